@@ -1,0 +1,1 @@
+//! The command line: parses, dispatches, prints. The only room that prints.

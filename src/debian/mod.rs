@@ -1,0 +1,1 @@
+//! The base image from Debian's signed archive.

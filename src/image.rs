@@ -1,0 +1,1 @@
+//! Layers and launch configuration become an image.

@@ -1,0 +1,1 @@
+//! Layers: bytes that are finished when made.

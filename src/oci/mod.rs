@@ -1,0 +1,1 @@
+//! OCI vocabulary: references, descriptors, images. No I/O.

@@ -1,0 +1,1 @@
+//! What goes in: the production set, its grouping and the launch.

@@ -1,0 +1,1 @@
+//! What a project is: facts, no decisions, and no Python run to find them.

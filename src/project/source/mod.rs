@@ -1,0 +1,1 @@
+//! Facts read from Python source, never executed.

@@ -1,0 +1,1 @@
+//! Python packaging vocabulary. No I/O.

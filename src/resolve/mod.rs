@@ -1,0 +1,1 @@
+//! Requirements become pins: a universal resolver on pubgrub.

@@ -1,0 +1,1 @@
+//! SBOMs and provenance, from the lock.

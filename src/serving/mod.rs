@@ -1,0 +1,1 @@
+//! Renders the serving app from the project's schema.

@@ -1,0 +1,1 @@
+//! For what is built: platforms, Python, base, buildpacks' additions.

@@ -1,0 +1,1 @@
+//! A sorted file tree.

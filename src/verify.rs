@@ -1,0 +1,1 @@
+//! Replays golden rows through an artifact.

@@ -1,0 +1,1 @@
+//! The served pipeline as a wheel.
