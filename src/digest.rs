@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Digest {
 pub struct InvalidDigest(String);
 
 /// Computes a [`Digest`] piece by piece; uses the CPU's SHA instructions where it has them.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {

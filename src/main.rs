@@ -1,5 +1,5 @@
 //! Parses, runs, exits.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    mlrails::cli::main(std::env::args_os()).into()
 }

@@ -1,1 +1,113 @@
-//! The command line: parses, dispatches, prints. The only room that prints.
+//! The command line: global options, dispatch, exit codes. Each command is one short file of its own in this folder.
+//!
+//! Only this room prints. A command takes its own `Args` and the [`Session`], and answers with an [`Exit`] or a
+//! [`Failure`], which `main` shows.
+
+pub mod diagnostics;
+mod printer;
+mod progress;
+mod session;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use diagnostics::Failure;
+pub use printer::Printer;
+pub use session::Session;
+
+/// How a command ended, when it did not fail. The numbers are the process's exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: the answer is no (`lock --check`, mistakes that were already shown).
+    Refused,
+}
+
+/// From a conventional Python ML project to an image or a wheel that serves it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mlrails",
+    version,
+    about = "From a conventional Python ML project to an image or a wheel that serves it.",
+    long_about = None,
+    max_term_width = 100,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The project's folder
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    pub project: PathBuf,
+    /// How results are printed on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Use nothing but what this machine has
+    #[arg(long, global = true, env = "MLRAILS_OFFLINE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub offline: bool,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more on stderr
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Draw no progress bars, on a terminal either
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto)]
+    pub color: When,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+/// Parses `arguments`, runs the command and answers with the process's exit code.
+pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers and go to stdout; everything else is a usage error.
+            let _ = error.print();
+            return if error.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let session = Session::new(cli.global);
+    match run(cli.command, &session) {
+        Ok(Exit::Done) => 0,
+        Ok(Exit::Refused) => 1,
+        Err(failure) => {
+            session.printer().failure(&failure);
+            failure.code()
+        }
+    }
+}
+
+fn run(command: Command, _session: &Session) -> Result<Exit, Failure> {
+    match command {}
+}

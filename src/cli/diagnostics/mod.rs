@@ -1,0 +1,106 @@
+//! Advice. Facts live in the rooms' typed errors; what to do about them is said here, and nowhere else.
+//!
+//! Each room's errors become a [`Failure`] in a file of the same name in this folder, by `impl From<RoomError>`.
+
+mod http;
+mod store;
+
+use serde_json::json;
+
+/// An error as people meet it: what failed and why, what would help, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    message: Option<String>,
+    /// Already laid out: source excerpts with carets, in plain text and in colour.
+    rendered: Option<(String, String)>,
+    hints: Vec<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// Refused (exit 1), with `message`: what was attempted, on what, why.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: Some(message.into()),
+            rendered: None,
+            hints: Vec::new(),
+            code: 1,
+        }
+    }
+
+    /// From an error and its causes, in one line.
+    pub fn from_error(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+
+    /// Wrong use of the command line (exit 2).
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            ..Self::new(message)
+        }
+    }
+
+    /// Something that may pass by itself (exit 3): unreachable, 5xx, disk full.
+    pub fn temporary(mut self) -> Self {
+        self.code = 3;
+        self
+    }
+
+    pub fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Text that is already laid out, shown before the message.
+    pub fn excerpt(mut self, plain: String, colored: String) -> Self {
+        self.rendered = Some((plain, colored));
+        self
+    }
+
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    pub(super) fn rendered(&self, color: bool) -> Option<&str> {
+        self.rendered
+            .as_ref()
+            .map(|(plain, colored)| if color { colored.as_str() } else { plain.as_str() })
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        json!({ "error": { "message": self.message, "hints": self.hints, "code": self.code } })
+    }
+}
+
+/// Whether an I/O error is the disk's or the machine's bad day rather than a mistake: exit 3.
+pub(crate) fn is_temporary_io(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::ResourceBusy | Kind::TimedOut
+    ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}

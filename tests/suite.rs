@@ -1,0 +1,4 @@
+//! Every behaviour, one file each; `support` holds what they stand on (in-process servers, made wheels, a driver for the binary).
+
+mod floors;
+mod support;
