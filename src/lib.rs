@@ -24,6 +24,7 @@ pub mod run;
 pub mod sbom;
 pub mod targets;
 // Floor 2: data.
+pub mod fetch;
 pub mod lock;
 pub mod oci;
 pub mod project;

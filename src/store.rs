@@ -264,6 +264,22 @@ impl Store {
     /// Waits until no other process or thread holds `name`, then holds it until the guard is dropped. Blocks the
     /// thread: call it from blocking code.
     pub fn lock(&self, name: &str) -> Result<StoreLock, StoreError> {
+        let (path, file) = self.lock_file(name)?;
+        file.lock().map_err(fault("lock", &path))?;
+        Ok(StoreLock { _file: file })
+    }
+
+    /// Holds `name` if nobody else does; `None` if somebody does.
+    pub fn try_lock(&self, name: &str) -> Result<Option<StoreLock>, StoreError> {
+        let (path, file) = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(StoreLock { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(fault("lock", &path)(error)),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StoreError> {
         let path = self.root.join("locks").join(Digest::of(name.as_bytes()).hex());
         let file = OpenOptions::new()
             .create(true)
@@ -272,8 +288,7 @@ impl Store {
             .mode(0o666)
             .open(&path)
             .map_err(fault("open", &path))?;
-        file.lock().map_err(fault("lock", &path))?;
-        Ok(StoreLock { _file: file })
+        Ok((path, file))
     }
 }
 
@@ -317,8 +332,8 @@ impl BlobWriter<'_> {
         Ok((digest, self.length))
     }
 
-    /// Keeps what was written only if it is what was promised. `what` names it in the error.
-    pub fn commit_expected(self, what: &str, expected: Digest, size: Option<u64>) -> Result<(), StoreError> {
+    /// Whether what was written is what was promised. `what` names it in the error.
+    pub fn check(&self, what: &str, expected: Digest, size: Option<u64>) -> Result<(), StoreError> {
         let actual = self.hasher.clone().finish();
         if actual != expected || size.is_some_and(|size| size != self.length) {
             return Err(StoreError::Mismatch {
@@ -329,6 +344,12 @@ impl BlobWriter<'_> {
                 actual_size: self.length,
             });
         }
+        Ok(())
+    }
+
+    /// Keeps what was written only if it is what was promised. `what` names it in the error.
+    pub fn commit_expected(self, what: &str, expected: Digest, size: Option<u64>) -> Result<(), StoreError> {
+        self.check(what, expected, size)?;
         self.store.install(self.file, &expected)
     }
 }

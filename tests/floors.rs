@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("oci", 2),
     ("tree", 2),
     ("store", 2),
+    ("fetch", 2),
     ("python", 1),
     ("digest", 1),
     ("http", 1),
@@ -37,6 +38,7 @@ const PEERS: &[(&str, &str, &str)] = &[
     ("layers", "plan", "a layer is made from what the plan decided"),
     ("layers", "build", "a built sdist enters a layer like any wheel"),
     ("tree", "store", "a tree's files may be the store's blobs"),
+    ("fetch", "store", "a download ends in the store"),
     ("index", "targets", "an index is asked on behalf of targets"),
 ];
 
