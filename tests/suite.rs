@@ -1,4 +1,5 @@
 //! Every behaviour, one file each; `support` holds what they stand on (in-process servers, made wheels, a driver for the binary).
 
 mod floors;
+mod frame;
 mod support;

@@ -1,1 +1,3 @@
 //! Layers: bytes that are finished when made.
+
+pub mod sums;

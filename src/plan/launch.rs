@@ -40,7 +40,9 @@ impl Launch {
         environment.extend(additions.clone());
         Self {
             environment,
-            entrypoint: ["/opt/venv/bin/python", "-m", "mlrails_runtime"].map(str::to_owned).to_vec(),
+            entrypoint: ["/opt/venv/bin/python", "-m", "mlrails_runtime"]
+                .map(str::to_owned)
+                .to_vec(),
             command: vec!["serve".to_owned()],
             user: USER.to_owned(),
             folder: "/app".to_owned(),

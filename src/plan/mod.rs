@@ -4,7 +4,5 @@
 //! layers reads the plan.
 
 pub mod launch;
-pub mod production;
 
 pub use launch::Launch;
-pub use production::{Included, LeftOut, Production, Reason, Roots, production};
