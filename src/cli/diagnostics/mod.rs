@@ -4,6 +4,7 @@
 
 mod fetch;
 mod http;
+mod lock;
 mod store;
 
 use serde_json::json;
