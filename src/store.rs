@@ -261,6 +261,60 @@ impl Store {
         let _ = fs::remove_file(self.record_path(bucket, key));
     }
 
+    /// The digests of all blobs, sorted. A file whose name is no digest is not a blob.
+    pub fn blobs(&self) -> Result<Vec<Digest>, StoreError> {
+        let mut found = Vec::new();
+        self.walk("blobs/sha256", &mut |path, _| {
+            found.extend(
+                path.file_name()
+                    .and_then(|name| Digest::from_hex(name.to_str()?).ok()),
+            );
+        })?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// How much the folder holds.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let mut usage = Usage::default();
+        self.walk("blobs/sha256", &mut |_, size| {
+            usage.blobs += 1;
+            usage.blob_bytes += size;
+        })?;
+        self.walk("records", &mut |_, size| {
+            usage.records += 1;
+            usage.record_bytes += size;
+        })?;
+        Ok(usage)
+    }
+
+    /// Removes all blobs and records. Locks stay: somebody may hold one.
+    pub fn clean(&self) -> Result<(), StoreError> {
+        for part in ["blobs/sha256", "records", "tmp"] {
+            let path = self.root.join(part);
+            fs::remove_dir_all(&path).map_err(fault("remove", &path))?;
+            fs::create_dir_all(&path).map_err(fault("make", &path))?;
+        }
+        Ok(())
+    }
+
+    fn walk(&self, part: &str, found: &mut dyn FnMut(&Path, u64)) -> Result<(), StoreError> {
+        let mut folders = vec![self.root.join(part)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(fault("read", &folder))? {
+                let entry = entry.map_err(fault("read", &folder))?;
+                // Another process may remove what was just listed: that is not this one's error.
+                let Ok(data) = entry.metadata() else { continue };
+                if data.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    found(&entry.path(), data.len());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until no other process or thread holds `name`, then holds it until the guard is dropped. Blocks the
     /// thread: call it from blocking code.
     pub fn lock(&self, name: &str) -> Result<StoreLock, StoreError> {
@@ -290,6 +344,15 @@ impl Store {
             .map_err(fault("open", &path))?;
         Ok((path, file))
     }
+}
+
+/// What a cache folder holds; sizes in bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub blobs: u64,
+    pub blob_bytes: u64,
+    pub records: u64,
+    pub record_bytes: u64,
 }
 
 /// Held by one process at a time; released when dropped, or when the process dies.

@@ -3,6 +3,7 @@
 //! Only this room prints. A command takes its own `Args` and the [`Session`], and answers with an [`Exit`] or a
 //! [`Failure`], which `main` shows.
 
+mod cache;
 pub mod diagnostics;
 mod printer;
 mod progress;
@@ -85,7 +86,10 @@ pub enum When {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// The cache shared by all of your projects: where, how large, verify, clean
+    Cache(cache::Args),
+}
 
 /// Parses `arguments`, runs the command and answers with the process's exit code.
 pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
@@ -108,6 +112,8 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     }
 }
 
-fn run(command: Command, _session: &Session) -> Result<Exit, Failure> {
-    match command {}
+fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
+    match command {
+        Command::Cache(args) => cache::run(args, session),
+    }
 }

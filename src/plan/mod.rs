@@ -4,5 +4,7 @@
 //! layers reads the plan.
 
 pub mod launch;
+pub mod production;
 
 pub use launch::Launch;
+pub use production::{Included, LeftOut, PlanError, Production, Reason, Roots, production};

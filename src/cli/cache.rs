@@ -1,0 +1,108 @@
+//! `mlrails cache`: where the cache is, how large, and its cleaning.
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::json;
+
+use super::{Exit, Failure, Session};
+use crate::store::Store;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  mlrails cache dir              where it is
+  mlrails cache size             how much it holds, by kind
+  mlrails cache verify           hash everything; what is damaged is removed and made again when needed
+  mlrails cache clean            remove all of it; the next build downloads and makes again what it needs")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print the cache's folder
+    Dir,
+    /// Print how many bytes it holds
+    Size,
+    /// Hash every blob and remove those that are damaged
+    Verify,
+    /// Remove everything
+    Clean,
+}
+
+pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
+    let store = session.store()?;
+    match args.action {
+        Action::Dir => {
+            let folder = store.folder().display().to_string();
+            show(session, &folder, &json!({ "dir": folder }));
+        }
+        Action::Size => {
+            let usage = store.usage()?;
+            let text = format!(
+                "{} in {} blobs, {} in {} records",
+                megabytes(usage.blob_bytes),
+                usage.blobs,
+                megabytes(usage.record_bytes),
+                usage.records
+            );
+            show(
+                session,
+                &text,
+                &json!({
+                    "blobs": usage.blobs, "blob_bytes": usage.blob_bytes,
+                    "records": usage.records, "record_bytes": usage.record_bytes,
+                }),
+            );
+        }
+        Action::Verify => {
+            let (sound, damaged) = verify(&store)?;
+            let names: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+            for name in &names {
+                session
+                    .printer()
+                    .warn(&format!("{name} was damaged, and is removed"));
+            }
+            let text = format!("{sound} blobs are sound, {} were damaged", names.len());
+            show(session, &text, &json!({ "sound": sound, "damaged": names }));
+            if !names.is_empty() {
+                return Ok(Exit::Refused);
+            }
+        }
+        Action::Clean => {
+            let freed = store.usage()?;
+            store.clean()?;
+            let bytes = freed.blob_bytes + freed.record_bytes;
+            show(
+                session,
+                &format!("{} freed", megabytes(bytes)),
+                &json!({ "freed_bytes": bytes }),
+            );
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn verify(store: &Store) -> Result<(u64, Vec<crate::digest::Digest>), Failure> {
+    let mut sound = 0;
+    let mut damaged = Vec::new();
+    for digest in store.blobs()? {
+        match store.verified(&digest)? {
+            Some(_) => sound += 1,
+            None => damaged.push(digest),
+        }
+    }
+    Ok((sound, damaged))
+}
+
+fn show(session: &Session, text: &str, json: &serde_json::Value) {
+    if session.is_json() {
+        session.printer().json(json)
+    } else {
+        session.printer().data(text)
+    }
+}
+
+/// Bytes as people read them, in units of 1000.
+fn megabytes(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}
