@@ -232,7 +232,7 @@ fn issuer(signature: &Signature) -> String {
         .first()
         .map(|fingerprint| format!("{fingerprint:X}"));
     fingerprint
-        .or_else(|| signature.issuer_key_id().first().map(|id| format!("{id:X}")))
+        .or_else(|| signature.issuer_key_id().first().map(|id| id.to_string()))
         .unwrap_or_else(|| "unnamed".to_owned())
 }
 

@@ -17,7 +17,7 @@ mod version;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
+use futures::stream::{FuturesUnordered, TryStreamExt};
 use rayon::prelude::*;
 
 use crate::fetch::Expected;
@@ -176,7 +176,7 @@ pub async fn resolve(
     let mut facts: Option<(String, Facts)> = None;
     for platform in wanted.platforms {
         let architecture = architecture(platform)?;
-        let lists = futures::future::try_join_all(suites.iter().zip(&releases).map(
+        let lists: Vec<closure::List> = futures::future::try_join_all(suites.iter().zip(&releases).map(
             |((pool, suite), release)| async {
                 let entries =
                     archive::packages(client, store, suite, release, architecture, reporter).await?;

@@ -188,7 +188,10 @@ mod tests {
                 )]),
             }),
         };
-        assert_eq!(Base::from_table(&base.base.to_table().unwrap()).unwrap(), base.base);
+        assert_eq!(
+            Base::from_table(&base.base.to_table().unwrap()).unwrap(),
+            base.base
+        );
         let text = toml::to_string(&base).unwrap();
         assert_eq!(toml::from_str::<Settings>(&text).unwrap(), base);
         assert!(text.contains("date = \"2026-11-21T00:53:02Z\""), "{text}");

@@ -3,8 +3,8 @@
 //! It reads and writes `pylock.toml`, selects what one target installs, and knows whether a lock still satisfies a
 //! project. It does not know how the lock was solved, nor how files are fetched.
 
-pub pub mod base;
-mod format;
+pub mod base;
+pub mod format;
 pub mod reach;
 pub mod satisfies;
 mod select;
