@@ -1,3 +1,4 @@
 //! Layers: bytes that are finished when made.
 
+pub mod deflate;
 pub mod sums;
