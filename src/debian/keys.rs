@@ -241,24 +241,24 @@ fn signers(certificate: &SignedPublicKey) -> Vec<Signer> {
     let primary = &certificate.primary_key;
     let born = i64::from(primary.created_at().as_secs());
     let details = &certificate.details;
-    let mut own: Vec<&Signature> = details
-        .direct_signatures
-        .iter()
-        .filter(|signature| {
-            signature.typ() == Some(SignatureType::Key) && signature.verify_key(primary).is_ok()
-        })
-        .collect();
-    for user in &details.users {
-        own.extend(user.signatures.iter().filter(|signature| {
+    let certifications = details.users.iter().flat_map(|user| {
+        user.signatures.iter().filter(|signature| {
             signature.is_certification()
                 && signature.typ() != Some(SignatureType::CertRevocation)
                 && signature
                     .verify_certification(primary, Tag::UserId, &user.id)
                     .is_ok()
-        }));
-    }
-    // The latest word of the owner counts (RFC 9580 section 5.2.3.10).
-    let Some(latest) = own.into_iter().max_by_key(|signature| signature.created()) else {
+        })
+    });
+    let direct = details.direct_signatures.iter().filter(|signature| {
+        signature.typ() == Some(SignatureType::Key) && signature.verify_key(primary).is_ok()
+    });
+    // The latest word of the owner counts (RFC 9580 section 5.2.3.10); what it says of a user name counts as GnuPG has it:
+    // a direct signature of the same day may only name who else may revoke.
+    let Some(latest) = certifications
+        .max_by_key(|signature| signature.created())
+        .or_else(|| direct.max_by_key(|signature| signature.created()))
+    else {
         return Vec::new();
     };
     let end = |born: i64, signature: &Signature| {
