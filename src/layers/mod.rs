@@ -2,3 +2,4 @@
 
 pub mod deflate;
 pub mod sums;
+pub mod unpack;
