@@ -1,0 +1,422 @@
+//! The pipeline as a graph: every public top-level function of a phase, every query, and how their parameters name each other.
+//!
+//! Takes parsed modules and queries. Gives nodes with their inputs and settings, and the two views of them: *training*, where data
+//! comes from data.py and sql/, and *serving*, where functions of serve.py stand in for nodes of the same name. The cut is made in
+//! `cut`. Source: design of the convention, docs/decisions/convention.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use ruff_python_ast::{Expr, ParameterWithDefault, Stmt, StmtFunctionDef};
+use ruff_text_size::Ranged;
+use serde::Serialize;
+
+use super::names::{self, Part, Root};
+use super::{Module, Sources, literal, sql};
+use crate::project::mistake::{Mistake, Rule};
+use crate::project::place::{Place, SourceText};
+
+/// Where a node lives, which decides when it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// `sql/*.sql`: training only.
+    Sql,
+    /// `data.py`: training only.
+    Data,
+    /// `features.py`: training and serving.
+    Features,
+    /// `train.py`: training; its values are frozen.
+    Train,
+    /// `serve.py`: serving.
+    Serve,
+}
+
+impl Phase {
+    /// The phases that are Python modules, by the module's name.
+    pub const MODULES: [(Self, &'static str); 4] = [
+        (Self::Data, "data"),
+        (Self::Features, "features"),
+        (Self::Train, "train"),
+        (Self::Serve, "serve"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Data => "data",
+            Self::Features => "features",
+            Self::Train => "train",
+            Self::Serve => "serve",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Which of the two runs of the graph is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Half {
+    Training,
+    Serving,
+}
+
+/// A node's index in its [`Graph`]. A shadow and what it shadows share a name, so names are no identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub usize);
+
+/// One node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub name: String,
+    pub phase: Phase,
+    /// Dotted: `churn.features`. Empty for a query.
+    pub module: String,
+    /// The function's name, which is the node's. Empty for a query.
+    pub function: String,
+    /// Where its name stands; the start of the file for a query.
+    pub place: Place,
+    /// Parameters without a default, in order: each names a node, or is `request`.
+    pub inputs: Vec<Input>,
+    /// Parameters with a default, in order; `:name` parameters of a query, without one.
+    pub settings: Vec<Setting>,
+    pub docstring: Option<String>,
+    /// The source of the return annotation.
+    pub returns: Option<String>,
+    pub is_async: bool,
+    /// `*args`, `**kwargs` or positional-only parameters, which name no node.
+    pub unnamed_parameters: Option<&'static str>,
+}
+
+/// A parameter that names a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    pub parameter: String,
+    pub annotation: Option<String>,
+    pub place: Place,
+}
+
+/// A parameter with a default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    pub name: String,
+    pub default: Default,
+    pub place: Place,
+}
+
+/// The value of a setting that nothing sets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Default {
+    Literal(serde_json::Value),
+    /// An expression that is no literal, as it is written: Python knows its value.
+    Source(String),
+    /// None: a query's parameter must be set.
+    Required,
+}
+
+/// What a parameter is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    Node(NodeId),
+    Request,
+}
+
+/// All nodes of a project. Which are checked depends on what reaches them: see [`super::cut`].
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    /// By phase, then file, then line.
+    pub nodes: Vec<Node>,
+    /// Functions that project code calls and no parameter names.
+    pub helpers: BTreeSet<String>,
+    /// Whether serve.py has `examples()`, which golden rows may come from.
+    pub examples: Option<Place>,
+    /// `predict` of serve.py, or what `[serve] entry` names.
+    pub predict: Option<NodeId>,
+    by_name: BTreeMap<String, Vec<NodeId>>,
+}
+
+impl Graph {
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
+    }
+
+    fn named(&self, name: &str) -> &[NodeId] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The node that `name` means while training: never one of serve.py.
+    pub fn training_node(&self, name: &str) -> Option<NodeId> {
+        self.named(name).iter().copied().find(|id| self.node(*id).phase != Phase::Serve)
+    }
+
+    /// The node of serve.py that is called `name`.
+    pub fn serve_node(&self, name: &str) -> Option<NodeId> {
+        self.named(name).iter().copied().find(|id| self.node(*id).phase == Phase::Serve)
+    }
+
+    /// What a node of serve.py stands in for, if it does.
+    pub fn shadowed_by(&self, id: NodeId) -> Option<NodeId> {
+        let node = self.node(id);
+        (node.phase == Phase::Serve).then(|| self.training_node(&node.name)).flatten()
+    }
+
+    /// What `parameter` of `node` is given in `half`. `None` if nothing has that name.
+    pub fn given(&self, node: NodeId, parameter: &str, half: Half) -> Option<Given> {
+        if parameter == "request" {
+            return Some(Given::Request);
+        }
+        let from_serve = self.node(node).phase == Phase::Serve;
+        let training = self.training_node(parameter);
+        // A node outside serve.py may meet a shadow, and never a node that only serving has.
+        let serve = self.serve_node(parameter).filter(|_| from_serve || training.is_some());
+        match half {
+            Half::Training => training.or(serve),
+            Half::Serving => serve.or(training),
+        }
+        .map(Given::Node)
+    }
+
+    /// Names that a parameter may have, for suggestions.
+    pub fn names(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.nodes.iter().map(|node| &node.name).collect();
+        names.into_iter().cloned().collect()
+    }
+}
+
+/// Finds the nodes of the phase modules in `sources` and of `queries` (name, text).
+pub fn find(
+    sources: &Sources,
+    queries: &[(String, Arc<SourceText>)],
+    entry: Option<&str>,
+    mistakes: &mut Vec<Mistake>,
+) -> Graph {
+    let mut graph = Graph::default();
+    for (name, source) in queries {
+        graph.nodes.push(query(name, source));
+    }
+    let mut found: Vec<Node> = Vec::new();
+    for module in sources.iter() {
+        let Some(phase) = phase_of(sources.root(), &module.name) else {
+            continue;
+        };
+        for statement in module.body() {
+            let Stmt::FunctionDef(function) = statement else {
+                continue;
+            };
+            let name = function.name.as_str();
+            if name.starts_with('_') || is_overload(function) {
+                continue;
+            }
+            if phase == Phase::Serve && name == "examples" {
+                graph.examples = Some(module.place(&function.name));
+                continue;
+            }
+            found.push(node(module, phase, function));
+        }
+    }
+    found.sort_by_key(|node| (node.phase, node.module.clone(), node.place.range().start));
+    graph.nodes.extend(found);
+    for id in graph.ids() {
+        let name = graph.node(id).name.clone();
+        graph.by_name.entry(name).or_default().push(id);
+    }
+    graph.helpers = helpers(sources, &graph);
+    graph.predict = predict(&graph, entry);
+    names_are_unique(&mut graph, mistakes);
+    graph
+}
+
+/// The phase that a module belongs to: `churn.data` and all below it. A module whose name starts with `_` is none's.
+fn phase_of(root: &str, module: &str) -> Option<Phase> {
+    let mut parts = module.strip_prefix(root)?.strip_prefix('.')?.split('.');
+    let first = parts.next()?;
+    let (phase, _) = Phase::MODULES.iter().find(|(_, name)| *name == first)?;
+    parts.all(|part| !part.starts_with('_')).then_some(*phase)
+}
+
+fn query(name: &str, source: &Arc<SourceText>) -> Node {
+    let settings = sql::parameters(&source.text)
+        .into_iter()
+        .map(|(name, range)| Setting {
+            name,
+            default: Default::Required,
+            place: source.place(range),
+        })
+        .collect();
+    Node {
+        name: name.to_owned(),
+        phase: Phase::Sql,
+        module: String::new(),
+        function: String::new(),
+        place: source.place(0..0),
+        inputs: Vec::new(),
+        settings,
+        docstring: None,
+        returns: None,
+        is_async: false,
+        unnamed_parameters: None,
+    }
+}
+
+fn node(module: &Module, phase: Phase, function: &StmtFunctionDef) -> Node {
+    let parameters = &function.parameters;
+    let mut inputs = Vec::new();
+    let mut settings = Vec::new();
+    let by_name = parameters.args.iter().chain(&parameters.kwonlyargs);
+    for parameter in parameters.posonlyargs.iter().chain(by_name) {
+        let ParameterWithDefault { parameter, default, .. } = parameter;
+        let name = parameter.name.as_str().to_owned();
+        let place = module.place(&parameter.name);
+        match default {
+            None => inputs.push(Input {
+                parameter: name,
+                annotation: parameter.annotation.as_ref().map(|text| module.text(&**text).to_owned()),
+                place,
+            }),
+            Some(default) => settings.push(Setting {
+                name,
+                default: literal::json(default)
+                    .map_or_else(|| Default::Source(module.text(&**default).to_owned()), Default::Literal),
+                place,
+            }),
+        }
+    }
+    let unnamed_parameters = if parameters.vararg.is_some() {
+        Some("variable (*args)")
+    } else if parameters.kwarg.is_some() {
+        Some("variable (**kwargs)")
+    } else if !parameters.posonlyargs.is_empty() {
+        Some("positional-only")
+    } else {
+        None
+    };
+    Node {
+        name: function.name.as_str().to_owned(),
+        phase,
+        module: module.name.clone(),
+        function: function.name.as_str().to_owned(),
+        place: module.place(&function.name),
+        inputs,
+        settings,
+        docstring: docstring(function),
+        returns: function.returns.as_ref().map(|returns| module.text(&**returns).to_owned()),
+        is_async: function.is_async,
+        unnamed_parameters,
+    }
+}
+
+fn docstring(function: &StmtFunctionDef) -> Option<String> {
+    let Some(Stmt::Expr(first)) = function.body.first() else {
+        return None;
+    };
+    let Expr::StringLiteral(text) = &*first.value else {
+        return None;
+    };
+    Some(text.value.to_str().trim().to_owned())
+}
+
+/// `@typing.overload` declares a signature; the function follows.
+fn is_overload(function: &StmtFunctionDef) -> bool {
+    function.decorator_list.iter().any(|decorator| match &decorator.expression {
+        Expr::Name(name) => name.id.as_str() == "overload",
+        Expr::Attribute(attribute) => attribute.attr.as_str() == "overload",
+        _ => false,
+    })
+}
+
+/// Functions whose name project code uses, and that no parameter names.
+fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for module in sources.iter() {
+        for statement in module.body() {
+            // Under `if __name__ == "__main__":` a call counts too, and is not found by what follows imports.
+            let found = names::uses(module, statement, Part::Whole);
+            for name in &found.names {
+                if let Root::Name(root) = &name.root {
+                    used.insert(root);
+                }
+                used.extend(name.attributes.first().copied());
+            }
+            used.extend(found.imports.iter().filter_map(|import| import.attribute));
+            if let Stmt::If(branches) = statement
+                && names::never_runs(module.text(&*branches.test))
+            {
+                for inner in &branches.body {
+                    for name in names::uses(module, inner, Part::Whole).names {
+                        if let Root::Name(root) = name.root {
+                            used.insert(root);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let parameters: BTreeSet<&str> = graph
+        .nodes
+        .iter()
+        .flat_map(|node| node.inputs.iter().map(|input| input.parameter.as_str()))
+        .collect();
+    let is_helper = |node: &&Node| {
+        node.phase != Phase::Sql
+            && node.name != "predict"
+            && used.contains(node.name.as_str())
+            && !parameters.contains(node.name.as_str())
+    };
+    graph.nodes.iter().filter(is_helper).map(|node| node.name.clone()).collect()
+}
+
+/// `package.module:function` of `[serve] entry`, else `predict` of serve.py.
+fn predict(graph: &Graph, entry: Option<&str>) -> Option<NodeId> {
+    match entry {
+        None => graph.serve_node("predict"),
+        Some(entry) => {
+            let (module, function) = entry.split_once(':')?;
+            graph.ids().find(|id| {
+                let node = graph.node(*id);
+                node.module == module && node.function == function
+            })
+        }
+    }
+}
+
+/// Two nodes of one name, but for a shadow, are an error; so is one called `request`. Helpers are no nodes.
+fn names_are_unique(graph: &mut Graph, mistakes: &mut Vec<Mistake>) {
+    let is_named = |name: &str| {
+        graph
+            .nodes
+            .iter()
+            .any(|node| node.inputs.iter().any(|input| input.parameter == name))
+    };
+    for (name, ids) in &graph.by_name {
+        if name == "request" {
+            let place = graph.node(ids[0]).place.clone();
+            mistakes.push(Mistake::new(Rule::RequestNode).at(place));
+            continue;
+        }
+        let (serve, rest): (Vec<_>, Vec<_>) = ids.iter().partition(|id| graph.node(**id).phase == Phase::Serve);
+        for same in [serve, rest] {
+            let (Some(first), Some(second)) = (same.first(), same.get(1)) else {
+                continue;
+            };
+            let trained = same.iter().any(|id| graph.node(**id).phase == Phase::Train);
+            let matters = is_named(name) || name == "predict" || (trained && !graph.helpers.contains(name));
+            if matters {
+                let rule = Rule::DuplicateNode { name: name.clone() };
+                let mistake = Mistake::new(rule)
+                    .at(graph.node(**second).place.clone())
+                    .with(graph.node(**first).place.clone(), "the first is here");
+                mistakes.push(mistake);
+            }
+        }
+    }
+}

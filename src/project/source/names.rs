@@ -1,0 +1,501 @@
+//! What a piece of code uses: names with their attributes, imports, calls. Local names of functions are told apart.
+//!
+//! Purely syntactic and on the generous side: a name that might be the module's is taken to be. `reach` resolves what is found here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruff_python_ast::visitor::{self, Visitor};
+use ruff_python_ast::{
+    self as ast, ExceptHandler, Expr, ExprContext, Parameters, Stmt, StmtFunctionDef, StmtIf,
+};
+use ruff_text_size::{Ranged, TextRange};
+
+use super::Module;
+
+/// Which code is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it: what could run once it is called.
+    Whole,
+    /// What importing the module runs: no function's body.
+    Import,
+}
+
+/// A name that is used, with the attributes that follow: `pd.io.json` is `pd` and `[io, json]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Use<'a> {
+    pub root: Root<'a>,
+    pub attributes: Vec<&'a str>,
+    pub range: TextRange,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Root<'a> {
+    /// A name of the module, or a builtin.
+    Name(&'a str),
+    /// What a function imported for itself: a dotted path.
+    Imported(String),
+}
+
+/// One name that an import statement brings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import<'a> {
+    /// Absolute: `pandas`, `sklearn.linear_model`, `churn.features`.
+    pub module: String,
+    /// `from module import attribute`.
+    pub attribute: Option<&'a str>,
+    /// What it is called here; `None` for `*`.
+    pub binds: Option<&'a str>,
+    /// May fail without harm: inside `try`/`except ImportError`, or under a test of version or platform.
+    pub optional: bool,
+    pub range: TextRange,
+}
+
+impl Import<'_> {
+    /// The path that the bound name stands for. `import a.b` binds `a`.
+    pub fn path(&self) -> String {
+        match (self.attribute, self.binds) {
+            (Some(attribute), _) => format!("{}.{attribute}", self.module),
+            (None, Some(binds)) if self.module.split('.').next() == Some(binds) => binds.to_owned(),
+            _ => self.module.clone(),
+        }
+    }
+}
+
+/// What a piece of code uses.
+#[derive(Debug, Default)]
+pub struct Uses<'a> {
+    pub names: Vec<Use<'a>>,
+    pub imports: Vec<Import<'a>>,
+    pub calls: Vec<&'a ast::ExprCall>,
+    /// Names that assignments, definitions and imports bind at the outermost level.
+    pub binds: BTreeSet<&'a str>,
+    /// `globals()`, `eval` and the like: names cannot be resolved.
+    pub dynamic: bool,
+}
+
+/// What `statement` of `module` uses.
+pub fn uses<'a>(module: &'a Module, statement: &'a Stmt, part: Part) -> Uses<'a> {
+    let mut collector = Collector {
+        module,
+        part,
+        scopes: Vec::new(),
+        optional: 0,
+        uses: Uses::default(),
+    };
+    collector.visit_stmt(statement);
+    collector.uses
+}
+
+/// What a function's body uses, its parameters being local; decorators, defaults and annotations are left out.
+pub fn body_uses<'a>(module: &'a Module, function: &'a StmtFunctionDef) -> Uses<'a> {
+    let mut collector = Collector {
+        module,
+        part: Part::Whole,
+        scopes: Vec::new(),
+        optional: 0,
+        uses: Uses::default(),
+    };
+    collector.function_body(&function.parameters, &function.body);
+    collector.uses
+}
+
+/// The names that are local to one function, and what those that it imports stand for.
+#[derive(Default)]
+struct Scope<'a> {
+    locals: BTreeSet<&'a str>,
+    imported: BTreeMap<&'a str, String>,
+}
+
+struct Collector<'a> {
+    module: &'a Module,
+    part: Part,
+    scopes: Vec<Scope<'a>>,
+    optional: usize,
+    uses: Uses<'a>,
+}
+
+impl<'a> Collector<'a> {
+    fn name(&mut self, name: &'a str, attributes: Vec<&'a str>, range: TextRange) {
+        for scope in self.scopes.iter().rev() {
+            if let Some(path) = scope.imported.get(name) {
+                let root = Root::Imported(path.clone());
+                self.uses.names.push(Use { root, attributes, range });
+                return;
+            }
+            if scope.locals.contains(name) {
+                return;
+            }
+        }
+        if matches!(name, "globals" | "eval" | "exec" | "vars" | "locals") {
+            self.uses.dynamic = true;
+        }
+        let root = Root::Name(name);
+        self.uses.names.push(Use { root, attributes, range });
+    }
+
+    fn bind(&mut self, name: &'a str) {
+        if self.scopes.is_empty() {
+            self.uses.binds.insert(name);
+        }
+    }
+
+    fn import(&mut self, import: Import<'a>) {
+        if let Some(binds) = import.binds {
+            self.bind(binds);
+        }
+        self.uses.imports.push(import);
+    }
+
+    fn function_body(&mut self, parameters: &'a Parameters, body: &'a [Stmt]) {
+        let mut scope = Scope::default();
+        parameter_names(parameters, &mut scope.locals);
+        let mut locals = Locals {
+            module: self.module,
+            scope: &mut scope,
+            outer: BTreeSet::new(),
+        };
+        locals.visit_body(body);
+        let outer = locals.outer;
+        scope.locals.retain(|name| !outer.contains(name));
+        self.scopes.push(scope);
+        self.visit_body(body);
+        self.scopes.pop();
+    }
+}
+
+fn parameter_names<'a>(parameters: &'a Parameters, names: &mut BTreeSet<&'a str>) {
+    let plain = parameters.iter_non_variadic_params().map(|with_default| &with_default.parameter);
+    let variadic = parameters.vararg.iter().chain(&parameters.kwarg).map(|boxed| &**boxed);
+    names.extend(plain.chain(variadic).map(|parameter| parameter.name.as_str()));
+}
+
+impl<'a> Visitor<'a> for Collector<'a> {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        match statement {
+            Stmt::FunctionDef(function) => {
+                self.bind(function.name.as_str());
+                for decorator in &function.decorator_list {
+                    self.visit_expr(&decorator.expression);
+                }
+                for parameter in function.parameters.iter_non_variadic_params() {
+                    if let Some(default) = &parameter.default {
+                        self.visit_expr(default);
+                    }
+                    if let Some(annotation) = &parameter.parameter.annotation {
+                        self.visit_expr(annotation);
+                    }
+                }
+                if let Some(returns) = &function.returns {
+                    self.visit_expr(returns);
+                }
+                if self.part == Part::Whole {
+                    self.function_body(&function.parameters, &function.body);
+                }
+            }
+            Stmt::ClassDef(class) => {
+                self.bind(class.name.as_str());
+                for decorator in &class.decorator_list {
+                    self.visit_expr(&decorator.expression);
+                }
+                if let Some(arguments) = &class.arguments {
+                    self.visit_arguments(arguments);
+                }
+                // The class's own names are no bindings of the module.
+                self.scopes.push(Scope::default());
+                self.visit_body(&class.body);
+                self.scopes.pop();
+            }
+            Stmt::If(branches) => self.branches(branches),
+            Stmt::Try(attempt) => {
+                let guarded = attempt.handlers.iter().any(catches_import_error);
+                self.optional += usize::from(guarded);
+                self.visit_body(&attempt.body);
+                for handler in &attempt.handlers {
+                    self.visit_except_handler(handler);
+                }
+                self.optional -= usize::from(guarded);
+                self.visit_body(&attempt.orelse);
+                self.visit_body(&attempt.finalbody);
+            }
+            Stmt::Import(import) => {
+                for alias in &import.names {
+                    let module = alias.name.as_str();
+                    let binds = match &alias.asname {
+                        Some(name) => name.as_str(),
+                        None => module.split('.').next().unwrap_or(module),
+                    };
+                    self.import(Import {
+                        module: module.to_owned(),
+                        attribute: None,
+                        binds: Some(binds),
+                        optional: self.optional > 0,
+                        range: alias.range(),
+                    });
+                }
+            }
+            Stmt::ImportFrom(from) => {
+                let Some(base) = from_base(self.module, from) else {
+                    return;
+                };
+                for alias in &from.names {
+                    let name = alias.name.as_str();
+                    let binds = (name != "*").then(|| alias.asname.as_ref().map_or(name, |name| name.as_str()));
+                    self.import(Import {
+                        module: base.clone(),
+                        attribute: (name != "*").then_some(name),
+                        binds,
+                        optional: self.optional > 0,
+                        range: from.range(),
+                    });
+                }
+            }
+            _ => visitor::walk_stmt(self, statement),
+        }
+    }
+
+    fn visit_expr(&mut self, expression: &'a Expr) {
+        match expression {
+            Expr::Name(name) => match name.ctx {
+                ExprContext::Store => self.bind(name.id.as_str()),
+                _ => self.name(name.id.as_str(), Vec::new(), name.range()),
+            },
+            Expr::Attribute(_) => {
+                let mut attributes = Vec::new();
+                let mut inner = expression;
+                while let Expr::Attribute(attribute) = inner {
+                    attributes.push(attribute.attr.as_str());
+                    inner = &attribute.value;
+                }
+                attributes.reverse();
+                match inner {
+                    Expr::Name(name) => self.name(name.id.as_str(), attributes, expression.range()),
+                    _ => self.visit_expr(inner),
+                }
+            }
+            Expr::Lambda(lambda) => {
+                let mut scope = Scope::default();
+                if let Some(parameters) = &lambda.parameters {
+                    self.visit_parameters(parameters);
+                    parameter_names(parameters, &mut scope.locals);
+                }
+                self.scopes.push(scope);
+                self.visit_expr(&lambda.body);
+                self.scopes.pop();
+            }
+            Expr::ListComp(_) | Expr::SetComp(_) | Expr::DictComp(_) | Expr::Generator(_) => {
+                let generators = match expression {
+                    Expr::ListComp(comprehension) => &comprehension.generators,
+                    Expr::SetComp(comprehension) => &comprehension.generators,
+                    Expr::DictComp(comprehension) => &comprehension.generators,
+                    Expr::Generator(comprehension) => &comprehension.generators,
+                    _ => return,
+                };
+                let mut scope = Scope::default();
+                for generator in generators {
+                    stored_names(&generator.target, &mut scope.locals);
+                }
+                self.scopes.push(scope);
+                visitor::walk_expr(self, expression);
+                self.scopes.pop();
+            }
+            Expr::Call(call) => {
+                self.uses.calls.push(call);
+                visitor::walk_expr(self, expression);
+            }
+            // A quoted annotation names what it quotes.
+            Expr::StringLiteral(_) => {}
+            _ => visitor::walk_expr(self, expression),
+        }
+    }
+}
+
+impl<'a> Collector<'a> {
+    /// `if TYPE_CHECKING:` never runs, nor does `if __name__ == "__main__":` where modules are imported.
+    fn branches(&mut self, branches: &'a StmtIf) {
+        let test = self.module.text(&*branches.test);
+        if !never_runs(test) {
+            self.visit_expr(&branches.test);
+            let uncertain = test.contains("sys.version") || test.contains("sys.platform") || test.contains("os.name");
+            self.optional += usize::from(uncertain);
+            self.visit_body(&branches.body);
+            self.optional -= usize::from(uncertain);
+        }
+        let uncertain = test.contains("sys.version") || test.contains("sys.platform") || test.contains("os.name");
+        self.optional += usize::from(uncertain);
+        for clause in &branches.elif_else_clauses {
+            self.visit_elif_else_clause(clause);
+        }
+        self.optional -= usize::from(uncertain);
+    }
+}
+
+pub(super) fn never_runs(test: &str) -> bool {
+    matches!(test, "TYPE_CHECKING" | "typing.TYPE_CHECKING" | "False" | "0")
+        || (test.starts_with("__name__") && test.contains("__main__"))
+}
+
+/// The absolute module that a `from` statement names.
+fn from_base(module: &Module, from: &ast::StmtImportFrom) -> Option<String> {
+    let named = from.module.as_ref().map(|name| name.as_str());
+    if from.level == 0 {
+        return named.map(str::to_owned);
+    }
+    let base = module.relative_base(from.level)?;
+    Some(match named {
+        Some(name) => format!("{base}.{name}"),
+        None => base,
+    })
+}
+
+fn catches_import_error(handler: &ExceptHandler) -> bool {
+    let ExceptHandler::ExceptHandler(handler) = handler;
+    let Some(kind) = &handler.type_ else {
+        return true;
+    };
+    let is_import_error = |expression: &Expr| {
+        let name = match expression {
+            Expr::Name(name) => name.id.as_str(),
+            Expr::Attribute(attribute) => attribute.attr.as_str(),
+            _ => return false,
+        };
+        matches!(name, "ImportError" | "ModuleNotFoundError" | "Exception" | "BaseException" | "OSError")
+    };
+    match &**kind {
+        Expr::Tuple(kinds) => kinds.elts.iter().any(is_import_error),
+        kind => is_import_error(kind),
+    }
+}
+
+fn stored_names<'a>(target: &'a Expr, names: &mut BTreeSet<&'a str>) {
+    match target {
+        Expr::Name(name) => {
+            names.insert(name.id.as_str());
+        }
+        Expr::Tuple(tuple) => tuple.elts.iter().for_each(|element| stored_names(element, names)),
+        Expr::List(list) => list.elts.iter().for_each(|element| stored_names(element, names)),
+        Expr::Starred(starred) => stored_names(&starred.value, names),
+        _ => {}
+    }
+}
+
+/// Collects the names that a function's body binds, without entering functions inside it.
+struct Locals<'a, 's> {
+    module: &'a Module,
+    scope: &'s mut Scope<'a>,
+    /// Declared `global` or `nonlocal`.
+    outer: BTreeSet<&'a str>,
+}
+
+impl<'a> Visitor<'a> for Locals<'a, '_> {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        match statement {
+            Stmt::FunctionDef(function) => {
+                self.scope.locals.insert(function.name.as_str());
+            }
+            Stmt::ClassDef(class) => {
+                self.scope.locals.insert(class.name.as_str());
+            }
+            Stmt::Global(global) => self.outer.extend(global.names.iter().map(|name| name.as_str())),
+            Stmt::Nonlocal(nonlocal) => self.outer.extend(nonlocal.names.iter().map(|name| name.as_str())),
+            Stmt::Import(import) => {
+                for alias in &import.names {
+                    let module = alias.name.as_str();
+                    let top = module.split('.').next().unwrap_or(module);
+                    let (binds, path) = match &alias.asname {
+                        Some(name) => (name.as_str(), module),
+                        None => (top, top),
+                    };
+                    self.scope.imported.insert(binds, path.to_owned());
+                }
+            }
+            Stmt::ImportFrom(from) => {
+                let Some(base) = from_base(self.module, from) else {
+                    return;
+                };
+                for alias in &from.names {
+                    let name = alias.name.as_str();
+                    let binds = alias.asname.as_ref().map_or(name, |name| name.as_str());
+                    self.scope.imported.insert(binds, format!("{base}.{name}"));
+                }
+            }
+            _ => visitor::walk_stmt(self, statement),
+        }
+    }
+
+    fn visit_except_handler(&mut self, handler: &'a ExceptHandler) {
+        let ExceptHandler::ExceptHandler(inner) = handler;
+        if let Some(name) = &inner.name {
+            self.scope.locals.insert(name.as_str());
+        }
+        visitor::walk_except_handler(self, handler);
+    }
+
+    fn visit_expr(&mut self, expression: &'a Expr) {
+        match expression {
+            Expr::Name(name) if name.ctx == ExprContext::Store => {
+                self.scope.locals.insert(name.id.as_str());
+            }
+            // Names inside are the lambda's or the comprehension's; a walrus in one is rare and only makes this generous.
+            Expr::Lambda(_) | Expr::ListComp(_) | Expr::SetComp(_) | Expr::DictComp(_) | Expr::Generator(_) => {}
+            _ => visitor::walk_expr(self, expression),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sources;
+    use super::*;
+    use crate::project::place::SourceText;
+
+    fn found(text: &str) -> (Vec<String>, Vec<String>) {
+        let file = ("churn.features".to_owned(), false, SourceText::new("features.py", text));
+        let sources = Sources::parse("churn", vec![file], &mut Vec::new());
+        let module = sources.get("churn.features").unwrap();
+        let (mut names, mut imports) = (Vec::new(), Vec::new());
+        for statement in module.body() {
+            let uses = uses(module, statement, Part::Whole);
+            for found in uses.names {
+                let root = match found.root {
+                    Root::Name(name) => name.to_owned(),
+                    Root::Imported(path) => format!("<{path}>"),
+                };
+                let parts = std::iter::once(root).chain(found.attributes.iter().map(|a| (*a).to_owned()));
+                names.push(parts.collect::<Vec<_>>().join("."));
+            }
+            for import in uses.imports {
+                imports.push(format!("{}{}", import.path(), if import.optional { "?" } else { "" }));
+            }
+        }
+        (names, imports)
+    }
+
+    #[test]
+    fn locals_are_not_the_modules_names() {
+        let (names, _) = found(
+            "def f(a, b=LIMIT):\n    c = a + helper(b)\n    d = [x * SCALE for x in c]\n    g = lambda y: y + OFFSET\n    return d, g\n",
+        );
+        assert_eq!(names, ["LIMIT", "helper", "SCALE", "OFFSET"]);
+        let (names, _) = found("def f():\n    global total\n    total = total + 1\n");
+        assert_eq!(names, ["total"]);
+    }
+
+    #[test]
+    fn imports_are_absolute_and_know_when_they_may_fail() {
+        let (_, imports) = found(
+            "import a.b\nimport a.b as ab\nfrom . import clean\nfrom .clean import one as uno\ntry:\n    import fast\nexcept ImportError:\n    fast = None\nif TYPE_CHECKING:\n    import mypy\nif sys.version_info >= (3, 11):\n    import tomllib\nelse:\n    import tomli\n",
+        );
+        assert_eq!(
+            imports,
+            ["a", "a.b", "churn.clean", "churn.clean.one", "fast?", "tomllib?", "tomli?"]
+        );
+    }
+
+    #[test]
+    fn a_functions_own_imports_resolve() {
+        let (names, imports) = found("def f(x):\n    from .clean import tidy\n    return tidy(x)\n");
+        assert_eq!(names, ["<churn.clean.tidy>"]);
+        assert_eq!(imports, ["churn.clean.tidy"]);
+    }
+}
