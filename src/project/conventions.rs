@@ -33,7 +33,10 @@ pub fn package(root: &Path, module: &str, mistakes: &mut Vec<Mistake>) -> Option
         [] => {
             let rule = Rule::NoPackage {
                 module: module.to_owned(),
-                looked: candidates.iter().map(|path| format!("{}/", path.display())).collect(),
+                looked: candidates
+                    .iter()
+                    .map(|path| format!("{}/", path.display()))
+                    .collect(),
             };
             mistakes.push(Mistake::new(rule));
             None
@@ -72,9 +75,12 @@ pub fn phases(root: &Path, package: &Path, mistakes: &mut Vec<Mistake>) {
         let folder = root.join(package).join(phase);
         let has_python = || {
             std::fs::read_dir(&folder).is_ok_and(|entries| {
-                entries
-                    .flatten()
-                    .any(|entry| entry.path().extension().is_some_and(|extension| extension == "py"))
+                entries.flatten().any(|entry| {
+                    entry
+                        .path()
+                        .extension()
+                        .is_some_and(|extension| extension == "py")
+                })
             })
         };
         if file.symlink_metadata().is_ok() && folder.is_dir() && has_python() {
@@ -100,7 +106,10 @@ pub fn queries(root: &Path, mistakes: &mut Vec<Mistake>) -> Vec<(String, Arc<Sou
         };
         let relative = Path::new("sql").join(&name);
         if !is_identifier(stem) {
-            let what = format!("`{}` names no node: a query's file is named like a function", relative.display());
+            let what = format!(
+                "`{}` names no node: a query's file is named like a function",
+                relative.display()
+            );
             mistakes.push(Mistake::new(Rule::InvalidValue { what }));
             continue;
         }
@@ -127,9 +136,14 @@ pub fn python_version(root: &Path, mistakes: &mut Vec<Mistake>) -> Option<String
         .lines()
         .map(str::trim)
         .find(|line| !line.is_empty() && !line.starts_with('#'))?;
-    let version = line.trim_start_matches("cpython-").trim_start_matches("python").trim_start_matches('-');
+    let version = line
+        .trim_start_matches("cpython-")
+        .trim_start_matches("python")
+        .trim_start_matches('-');
     let is_version = version.starts_with("3.")
-        && version.split('.').all(|part| !part.is_empty() && part.len() < 4 && part.bytes().all(|b| b.is_ascii_digit()));
+        && version
+            .split('.')
+            .all(|part| !part.is_empty() && part.len() < 4 && part.bytes().all(|b| b.is_ascii_digit()));
     if !is_version {
         let at = source.text.find(line).unwrap_or(0);
         let what = format!("`{}` is not a version of Python 3", line.escape_debug());

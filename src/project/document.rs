@@ -28,7 +28,12 @@ pub fn parse<'a>(source: &'a Arc<SourceText>, mistakes: &mut Vec<Mistake>) -> Op
     }
     for error in errors.iter().take(20) {
         let span = error.span().unwrap_or(0..0);
-        let message = error.message().lines().next().unwrap_or("invalid TOML").to_owned();
+        let message = error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or("invalid TOML")
+            .to_owned();
         mistakes.push(Mistake::new(Rule::Toml { message }).at(source.place(span)));
     }
     None
@@ -40,7 +45,12 @@ fn too_deep(text: &str) -> Option<usize> {
     let (mut depth, mut dots, mut at) = (0usize, 0usize, 0);
     while at < bytes.len() {
         match bytes[at] {
-            b'#' => at += bytes[at..].iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len() - at),
+            b'#' => {
+                at += bytes[at..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .unwrap_or(bytes.len() - at)
+            }
             quote @ (b'"' | b'\'') => at = string_end(bytes, at, quote),
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -209,7 +219,10 @@ impl<'a> Table<'a> {
         let Some(array) = self.array(key, mistakes) else {
             return Vec::new();
         };
-        array.iter().filter_map(|value| self.as_string(key, value, mistakes)).collect()
+        array
+            .iter()
+            .filter_map(|value| self.as_string(key, value, mistakes))
+            .collect()
     }
 
     /// Notes each key that was never asked for.
@@ -266,7 +279,10 @@ pub fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
         DeValue::Float(number) => serde_json::Number::from_f64(number.as_str().parse().ok()?)?.into(),
         DeValue::Boolean(truth) => Value::Bool(*truth),
         DeValue::Datetime(date) => Value::String(date.to_string()),
-        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect::<Option<_>>()?,
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| json(item.get_ref()))
+            .collect::<Option<_>>()?,
         DeValue::Table(entries) => Value::Object(
             entries
                 .iter()

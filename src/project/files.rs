@@ -143,8 +143,9 @@ pub fn list(
                                 return files;
                             }
                             if inner.extension().is_some_and(|extension| extension == "py") {
-                                found.module =
-                                    package.and_then(|package| module_name(package, &inner)).map(|(name, _)| name);
+                                found.module = package
+                                    .and_then(|package| module_name(package, &inner))
+                                    .map(|(name, _)| name);
                             }
                             files.found.push(found);
                         }
@@ -196,8 +197,23 @@ fn file(
 fn left_out(name: &OsStr) -> Option<&'static str> {
     let name = name.to_str()?;
     let secret = [
-        ".netrc", "_netrc", ".pypirc", ".npmrc", ".htpasswd", ".pgpass", ".my.cnf", ".git-credentials", ".aws", ".ssh",
-        ".gnupg", ".kube", ".docker", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519",
+        ".netrc",
+        "_netrc",
+        ".pypirc",
+        ".npmrc",
+        ".htpasswd",
+        ".pgpass",
+        ".my.cnf",
+        ".git-credentials",
+        ".aws",
+        ".ssh",
+        ".gnupg",
+        ".kube",
+        ".docker",
+        "id_rsa",
+        "id_dsa",
+        "id_ecdsa",
+        "id_ed25519",
     ];
     let history = [".git", ".hg", ".svn", ".bzr"];
     let made = [

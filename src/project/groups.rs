@@ -5,7 +5,7 @@ use std::str::FromStr;
 use toml::de::DeValue;
 use uv_normalize::GroupName;
 
-use super::document::{Placed, Table};
+use super::document::Table;
 use super::mistake::{Mistake, Rule};
 use super::place::Place;
 use super::pyproject::{Declared, parse_one};

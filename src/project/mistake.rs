@@ -245,7 +245,7 @@ pub enum Rule {
 
 /// Why a data node that serving reads has no supplier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
+#[serde(rename_all = "kebab-case", tag = "reason")]
 pub enum NotSupplied {
     /// Several data nodes are read, and a request is one table.
     Several { others: Vec<String> },

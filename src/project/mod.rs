@@ -67,7 +67,13 @@ impl Project {
 
     /// The settings of one half.
     pub fn resolve(&self, half: Half, overrides: &Overrides) -> Result<Resolved, Mistakes> {
-        let data_url = self.manifest.config.data.url.as_ref().map(|url| url.value.as_str());
+        let data_url = self
+            .manifest
+            .config
+            .data
+            .url
+            .as_ref()
+            .map(|url| url.value.as_str());
         self.settings.resolve(&self.graph, half, data_url, overrides)
     }
 
@@ -76,7 +82,11 @@ impl Project {
         let mut mistakes = Vec::new();
         let mut ids = Vec::new();
         for name in wanted {
-            match self.graph.training_node(name).or_else(|| self.graph.serve_node(name)) {
+            match self
+                .graph
+                .training_node(name)
+                .or_else(|| self.graph.serve_node(name))
+            {
                 Some(id) => ids.push(id),
                 None => {
                     let rule = Rule::UnknownNode {
@@ -193,7 +203,12 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
     let root = &manifest.root;
     let entry = manifest.config.serve.entry.as_ref();
     let module = match entry {
-        Some(entry) => entry.value.split(['.', ':']).next().unwrap_or_default().to_owned(),
+        Some(entry) => entry
+            .value
+            .split(['.', ':'])
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
         None => conventions::module_name(&manifest.pyproject.name),
     };
     let settings = settings::read(root, mistakes);
@@ -205,10 +220,22 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
     let package = conventions::package(root, &module, mistakes)?;
     conventions::phases(root, &package, mistakes);
     let before = mistakes.len();
-    let files = files::list(root, &package, Path::new(&module), Some(&module), Limits::default(), mistakes);
+    let files = files::list(
+        root,
+        &package,
+        Path::new(&module),
+        Some(&module),
+        Limits::default(),
+        mistakes,
+    );
     let sources = sources(root, &package, &module, &files, mistakes);
     let whole_package = mistakes.len() == before;
-    let graph = source::graph::find(&sources, &queries, entry.map(|entry| entry.value.as_str()), mistakes);
+    let graph = source::graph::find(
+        &sources,
+        &queries,
+        entry.map(|entry| entry.value.as_str()),
+        mistakes,
+    );
     // With a module missing, what it defines would be reported missing too.
     if !whole_package {
         return None;
@@ -218,11 +245,16 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
         mistakes.push(no_predict(&graph, &sources, &module, entry));
     }
     graph.check(mistakes);
-    let table = run.as_ref().and_then(|run| Some(run.request.get("kind")?.as_str()? == "table"));
+    let table = run
+        .as_ref()
+        .and_then(|run| Some(run.request.get("kind")?.as_str()? == "table"));
     // Both halves meet the same nodes: what is wrong with one is told once.
     let mut of_serving = Vec::new();
     let cut = graph.cut(table, &mut of_serving);
-    let met: Vec<_> = of_serving.into_iter().filter(|mistake| !mistakes.contains(mistake)).collect();
+    let met: Vec<_> = of_serving
+        .into_iter()
+        .filter(|mistake| !mistakes.contains(mistake))
+        .collect();
     mistakes.extend(met);
     Some(Project {
         manifest,

@@ -86,7 +86,13 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}:{}", self.file().display(), self.line(), self.column())
+        write!(
+            formatter,
+            "{}:{}:{}",
+            self.file().display(),
+            self.line(),
+            self.column()
+        )
     }
 }
 

@@ -92,7 +92,9 @@ pub fn read(root: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mistake>) -> Opt
     let dynamic = project.strings("dynamic", mistakes);
     let is_dynamic = |key: &str| dynamic.iter().any(|name| name.value == key);
     let name = name(&project, mistakes);
-    let version = project.string("version", mistakes).and_then(|text| version(&text, mistakes));
+    let version = project
+        .string("version", mistakes)
+        .and_then(|text| version(&text, mistakes));
     if version.is_none() && project.value("version").is_none() && !is_dynamic("version") {
         let rule = Rule::MissingKey {
             table: "[project]".to_owned(),
@@ -156,7 +158,11 @@ fn version(text: &Placed<String>, mistakes: &mut Vec<Mistake>) -> Option<Version
 }
 
 fn extras(project: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Vec<(ExtraName, Vec<Declared>)> {
-    let Some(table) = project.table("optional-dependencies", "[project.optional-dependencies]", mistakes) else {
+    let Some(table) = project.table(
+        "optional-dependencies",
+        "[project.optional-dependencies]",
+        mistakes,
+    ) else {
         return Vec::new();
     };
     let mut extras = Vec::new();
@@ -203,7 +209,10 @@ fn paths_stay_inside(project: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mist
             None => file_key(project, "readme", "[project.readme]", folder, mistakes),
         }
     }
-    if project.value("license").is_some_and(|license| license.get_ref().is_table()) {
+    if project
+        .value("license")
+        .is_some_and(|license| license.get_ref().is_table())
+    {
         file_key(project, "license", "[project.license]", folder, mistakes);
     }
     for pattern in project.strings("license-files", mistakes) {
@@ -211,13 +220,7 @@ fn paths_stay_inside(project: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mist
     }
 }
 
-fn file_key(
-    project: &Table<'_>,
-    key: &'static str,
-    name: &str,
-    folder: &Path,
-    mistakes: &mut Vec<Mistake>,
-) {
+fn file_key(project: &Table<'_>, key: &'static str, name: &str, folder: &Path, mistakes: &mut Vec<Mistake>) {
     let path = project
         .table(key, name, mistakes)
         .and_then(|table| table.string("file", mistakes));
@@ -229,9 +232,12 @@ fn file_key(
 /// Notes a path that leads out of `folder`, by its text or through links.
 pub(super) fn inside(path: &Placed<String>, folder: &Path, mistakes: &mut Vec<Mistake>) {
     let relative = Path::new(&path.value);
-    let lexical = relative
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let lexical = relative.components().all(|part| {
+        matches!(
+            part,
+            std::path::Component::Normal(_) | std::path::Component::CurDir
+        )
+    });
     let outside = if !lexical || path.value.is_empty() {
         true
     } else {
@@ -264,7 +270,10 @@ pub(super) fn parse_all(texts: &[Placed<String>], table: &str, mistakes: &mut Ve
         mistakes.push(Mistake::new(rule).at(texts[MOST_REQUIREMENTS].place.clone()));
         return Vec::new();
     }
-    texts.iter().filter_map(|text| parse_one(text, mistakes)).collect()
+    texts
+        .iter()
+        .filter_map(|text| parse_one(text, mistakes))
+        .collect()
 }
 
 pub(super) fn parse_one(text: &Placed<String>, mistakes: &mut Vec<Mistake>) -> Option<Declared> {
@@ -297,7 +306,11 @@ pub(super) fn disguised_host(url: &url::Url) -> Option<Mistake> {
     let what = format!(
         "the host of this URL is `{}`; `{}` before the `@` is a user name without a password",
         url.host_str().unwrap_or_default(),
-        url.username().chars().take(3).chain("…".chars()).collect::<String>(),
+        url.username()
+            .chars()
+            .take(3)
+            .chain("…".chars())
+            .collect::<String>(),
     );
     Some(Mistake::new(Rule::InvalidValue { what }))
 }

@@ -57,7 +57,8 @@ pub fn bytes(root: &Path, relative: &Path, limit: u64) -> Result<Option<Vec<u8>>
     // A FIFO opened for reading blocks until someone writes, and opening a device may do things: its kind is asked first. The
     // flags close the gap in which it could be replaced.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| unreadable(error.to_string()))?;
+    let file =
+        rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| unreadable(error.to_string()))?;
     let status = rustix::fs::fstat(&file).map_err(|error| unreadable(error.to_string()))?;
     regular(relative, FileType::from_raw_mode(status.st_mode))?;
     let size = u64::try_from(status.st_size).unwrap_or(0);
@@ -85,7 +86,10 @@ pub fn bytes(root: &Path, relative: &Path, limit: u64) -> Result<Option<Vec<u8>>
 /// The real path of the regular file `relative` in `root`. A link to a regular file inside the project is followed; one that leads
 /// out, in circles or nowhere is a mistake. `None` if nothing is there.
 pub fn locate(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Mistake> {
-    if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
+    if !relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
         return Err(Mistake::new(Rule::OutsideProject {
             path: relative.display().to_string(),
         }));
@@ -93,7 +97,12 @@ pub fn locate(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Mistake> 
     let path = root.join(relative);
     let status = match std::fs::symlink_metadata(&path) {
         Ok(status) => status,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => {

@@ -108,7 +108,9 @@ pub fn files(root: &Path) -> Result<Option<FilesRecord>, Mistake> {
 
 fn newer(schema: u32, writer: &str) -> Mistake {
     Mistake::new(Rule::RunRecord {
-        reason: format!("it has form {schema}, written by mlrails {writer}; this mlrails reads form {SCHEMA}"),
+        reason: format!(
+            "it has form {schema}, written by mlrails {writer}; this mlrails reads form {SCHEMA}"
+        ),
     })
 }
 
@@ -125,6 +127,10 @@ fn read<T: serde::de::DeserializeOwned>(root: &Path, relative: &str) -> Result<O
 }
 
 fn byte_offset(text: &str, line: usize, column: usize) -> usize {
-    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let start: usize = text
+        .split_inclusive('\n')
+        .take(line.saturating_sub(1))
+        .map(str::len)
+        .sum();
     start + column.saturating_sub(1)
 }

@@ -167,7 +167,12 @@ fn entries(source: &Arc<SourceText>, mistakes: &mut Vec<Mistake>) -> Vec<Entry> 
             Some(table) => {
                 for (setting, value) in table {
                     let place = source.place(setting.span());
-                    add(Some(key.value.to_owned()), setting.get_ref(), value.get_ref(), place);
+                    add(
+                        Some(key.value.to_owned()),
+                        setting.get_ref(),
+                        value.get_ref(),
+                        place,
+                    );
                 }
             }
             None => add(None, key.value, value.get_ref(), key.place),
@@ -197,7 +202,11 @@ impl SettingsFiles {
             };
             let mut hits = 0;
             for (id, setting) in settings(graph) {
-                if entry.node.as_ref().is_none_or(|node| graph.node(id).name == *node) && setting.name == entry.setting
+                if entry
+                    .node
+                    .as_ref()
+                    .is_none_or(|node| graph.node(id).name == *node)
+                    && setting.name == entry.setting
                 {
                     hits += 1;
                     fits(graph, id, setting, &entry.value, Some(&entry.place), mistakes);
@@ -261,7 +270,9 @@ impl SettingsFiles {
                 // In one file the node's own table wins over a key for all.
                 for own in [false, true] {
                     let mut matching = layer.iter().filter(|entry| {
-                        entry.setting == setting.name && entry.node.is_some() == own && !entry.is_data_url(graph)
+                        entry.setting == setting.name
+                            && entry.node.is_some() == own
+                            && !entry.is_data_url(graph)
                     });
                     if let Some(entry) =
                         matching.find(|entry| entry.node.as_ref().is_none_or(|node| node == name))
@@ -273,7 +284,11 @@ impl SettingsFiles {
                     }
                 }
             }
-            resolved.values.entry(id).or_default().push((setting.name.clone(), given));
+            resolved
+                .values
+                .entry(id)
+                .or_default()
+                .push((setting.name.clone(), given));
         }
         let variables = overrides.variables.iter().filter_map(|(name, value)| {
             let target = name.strip_prefix(PREFIX)?.replacen("__", ".", 1);
@@ -284,7 +299,15 @@ impl SettingsFiles {
             .iter()
             .map(|(name, value)| (name.clone(), value, "--set".to_owned(), false));
         for (target, text, from, any_case) in variables.chain(set) {
-            apply(graph, &mut resolved, &target, text, &from, any_case, &mut mistakes);
+            apply(
+                graph,
+                &mut resolved,
+                &target,
+                text,
+                &from,
+                any_case,
+                &mut mistakes,
+            );
         }
         Mistakes::check(mistakes)?;
         Ok(resolved)
@@ -428,7 +451,12 @@ fn unknown(graph: &Graph, name: String) -> Mistake {
 }
 
 /// Nodes that run in both halves must be given the same in both.
-pub fn differences(graph: &Graph, shared: &[NodeId], training: &Resolved, serving: &Resolved) -> Vec<Mistake> {
+pub fn differences(
+    graph: &Graph,
+    shared: &[NodeId],
+    training: &Resolved,
+    serving: &Resolved,
+) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for id in shared {
         let node = graph.node(*id);

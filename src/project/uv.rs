@@ -59,8 +59,15 @@ pub struct Source {
 pub enum SourceKind {
     Index(String),
     Url(String),
-    Path { path: String, editable: bool },
-    Git { url: String, reference: Option<String>, subdirectory: Option<String> },
+    Path {
+        path: String,
+        editable: bool,
+    },
+    Git {
+        url: String,
+        reference: Option<String>,
+        subdirectory: Option<String>,
+    },
     Workspace,
 }
 
@@ -74,7 +81,9 @@ pub(super) fn read(table: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Uv {
     Uv {
         sources: sources(table, mistakes),
         indexes: indexes(table, mistakes),
-        index_url: table.string("index-url", mistakes).and_then(|text| url(&text, mistakes)),
+        index_url: table
+            .string("index-url", mistakes)
+            .and_then(|text| url(&text, mistakes)),
         extra_index_urls: table
             .strings("extra-index-url", mistakes)
             .iter()
@@ -126,7 +135,10 @@ fn name<T: FromStr<Err: std::fmt::Display>>(
 
 fn names(table: &Table<'_>, key: &'static str, mistakes: &mut Vec<Mistake>) -> Vec<PackageName> {
     let texts = table.strings(key, mistakes);
-    texts.iter().filter_map(|text| name(text, "a package's name", mistakes)).collect()
+    texts
+        .iter()
+        .filter_map(|text| name(text, "a package's name", mistakes))
+        .collect()
 }
 
 fn marker(text: &Placed<String>, mistakes: &mut Vec<Mistake>) -> Option<MarkerTree> {
@@ -150,7 +162,12 @@ fn default_groups(table: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<
         return None;
     }
     let texts = table.strings("default-groups", mistakes);
-    Some(texts.iter().filter_map(|text| name(text, "a group's name", mistakes)).collect())
+    Some(
+        texts
+            .iter()
+            .filter_map(|text| name(text, "a group's name", mistakes))
+            .collect(),
+    )
 }
 
 fn indexes(table: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Index> {
@@ -178,7 +195,9 @@ fn indexes(table: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Index> {
             url,
             default: entry.boolean("default", mistakes).unwrap_or(false),
             explicit: entry.boolean("explicit", mistakes).unwrap_or(false),
-            flat: entry.string("format", mistakes).is_some_and(|format| format.value == "flat"),
+            flat: entry
+                .string("format", mistakes)
+                .is_some_and(|format| format.value == "flat"),
         });
     }
     indexes
@@ -245,9 +264,15 @@ fn source(entry: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Option<Source> {
     };
     Some(Source {
         kind,
-        marker: entry.string("marker", mistakes).and_then(|text| marker(&text, mistakes)),
-        extra: entry.string("extra", mistakes).and_then(|text| name(&text, "an extra", mistakes)),
-        group: entry.string("group", mistakes).and_then(|text| name(&text, "a group", mistakes)),
+        marker: entry
+            .string("marker", mistakes)
+            .and_then(|text| marker(&text, mistakes)),
+        extra: entry
+            .string("extra", mistakes)
+            .and_then(|text| name(&text, "an extra", mistakes)),
+        group: entry
+            .string("group", mistakes)
+            .and_then(|text| name(&text, "a group", mistakes)),
     })
 }
 

@@ -66,7 +66,12 @@ impl Graph {
         let takers: Vec<NodeId> = recomputed
             .iter()
             .copied()
-            .filter(|id| self.node(*id).inputs.iter().any(|input| input.parameter == "request"))
+            .filter(|id| {
+                self.node(*id)
+                    .inputs
+                    .iter()
+                    .any(|input| input.parameter == "request")
+            })
             .collect();
         self.supplied(&data, &takers, &walk, table, mistakes);
         let request = match data.first() {
@@ -128,15 +133,19 @@ impl Graph {
             };
             let mut mistake = Mistake::new(rule);
             // The excerpt shows who asks for it; the node itself is the related place.
-            let asker = path.len().checked_sub(2).and_then(|before_last| path.get(before_last));
+            let asker = path
+                .len()
+                .checked_sub(2)
+                .and_then(|before_last| path.get(before_last));
             let asked = asker.and_then(|asker| {
                 let inputs = &self.node(*asker).inputs;
                 inputs.iter().find(|input| input.parameter == node.name)
             });
             mistake = match asked {
-                Some(input) => mistake
-                    .at(input.place.clone())
-                    .with(node.place.clone(), format!("`{}` comes from here while training", node.name)),
+                Some(input) => mistake.at(input.place.clone()).with(
+                    node.place.clone(),
+                    format!("`{}` comes from here while training", node.name),
+                ),
                 None => mistake.at(node.place.clone()),
             };
             mistakes.push(mistake);
@@ -162,7 +171,11 @@ impl Graph {
         let predict = self
             .predict
             .filter(|predict| wanted.is_empty() || wanted.contains(predict))
-            .filter(|predict| !self.walk(&[*predict], Half::Training, &mut Vec::new()).takes_request);
+            .filter(|predict| {
+                !self
+                    .walk(&[*predict], Half::Training, &mut Vec::new())
+                    .takes_request
+            });
         if let Some(predict) = predict
             && !targets.contains(&predict)
         {
@@ -261,7 +274,11 @@ impl Graph {
     /// One cycle is noted once, from whichever of its nodes it is met: it is told from its first node in the files.
     fn cycle(&self, trail: &[(NodeId, usize)], closing: NodeId, mistakes: &mut Vec<Mistake>) {
         let mut ids: Vec<NodeId> = trail.iter().map(|(id, _)| *id).collect();
-        let first = ids.iter().enumerate().min_by_key(|(_, id)| **id).map_or(0, |(at, _)| at);
+        let first = ids
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, id)| **id)
+            .map_or(0, |(at, _)| at);
         ids.rotate_left(first);
         ids.push(ids.first().copied().unwrap_or(closing));
         let cycle = ids.iter().map(|id| self.node(*id).name.clone()).collect();
@@ -275,7 +292,10 @@ impl Graph {
             mistake = if mistake.place.is_none() {
                 mistake.at(input.place.clone())
             } else {
-                mistake.with(input.place.clone(), format!("and `{}` needs `{wanted}`", self.node(pair[0]).name))
+                mistake.with(
+                    input.place.clone(),
+                    format!("and `{}` needs `{wanted}`", self.node(pair[0]).name),
+                )
             };
         }
         if !mistakes.contains(&mistake) {
@@ -311,6 +331,8 @@ impl Walk {
 fn not_a_table(returns: Option<&str>) -> Option<String> {
     let returns = returns?.trim_matches(['"', '\'']);
     let head = returns.split('[').next().unwrap_or(returns).trim();
-    let known = ["dict", "list", "tuple", "set", "str", "int", "float", "bool", "bytes", "None"];
+    let known = [
+        "dict", "list", "tuple", "set", "str", "int", "float", "bool", "bytes", "None",
+    ];
     known.contains(&head).then(|| format!("annotated `{returns}`"))
 }

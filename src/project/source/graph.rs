@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use ruff_python_ast::{Expr, ParameterWithDefault, Stmt, StmtFunctionDef};
-use ruff_text_size::Ranged;
 use serde::Serialize;
 
 use super::names::{self, Part, Root};
@@ -156,18 +155,26 @@ impl Graph {
 
     /// The node that `name` means while training: never one of serve.py.
     pub fn training_node(&self, name: &str) -> Option<NodeId> {
-        self.named(name).iter().copied().find(|id| self.node(*id).phase != Phase::Serve)
+        self.named(name)
+            .iter()
+            .copied()
+            .find(|id| self.node(*id).phase != Phase::Serve)
     }
 
     /// The node of serve.py that is called `name`.
     pub fn serve_node(&self, name: &str) -> Option<NodeId> {
-        self.named(name).iter().copied().find(|id| self.node(*id).phase == Phase::Serve)
+        self.named(name)
+            .iter()
+            .copied()
+            .find(|id| self.node(*id).phase == Phase::Serve)
     }
 
     /// What a node of serve.py stands in for, if it does.
     pub fn shadowed_by(&self, id: NodeId) -> Option<NodeId> {
         let node = self.node(id);
-        (node.phase == Phase::Serve).then(|| self.training_node(&node.name)).flatten()
+        (node.phase == Phase::Serve)
+            .then(|| self.training_node(&node.name))
+            .flatten()
     }
 
     /// What `parameter` of `node` is given in `half`. `None` if nothing has that name.
@@ -178,7 +185,9 @@ impl Graph {
         let from_serve = self.node(node).phase == Phase::Serve;
         let training = self.training_node(parameter);
         // A node outside serve.py may meet a shadow, and never a node that only serving has.
-        let serve = self.serve_node(parameter).filter(|_| from_serve || training.is_some());
+        let serve = self
+            .serve_node(parameter)
+            .filter(|_| from_serve || training.is_some());
         match half {
             Half::Training => training.or(serve),
             Half::Serving => serve.or(training),
@@ -274,19 +283,26 @@ fn node(module: &Module, phase: Phase, function: &StmtFunctionDef) -> Node {
     let mut settings = Vec::new();
     let by_name = parameters.args.iter().chain(&parameters.kwonlyargs);
     for parameter in parameters.posonlyargs.iter().chain(by_name) {
-        let ParameterWithDefault { parameter, default, .. } = parameter;
+        let ParameterWithDefault {
+            parameter, default, ..
+        } = parameter;
         let name = parameter.name.as_str().to_owned();
         let place = module.place(&parameter.name);
         match default {
             None => inputs.push(Input {
                 parameter: name,
-                annotation: parameter.annotation.as_ref().map(|text| module.text(&**text).to_owned()),
+                annotation: parameter
+                    .annotation
+                    .as_ref()
+                    .map(|text| module.text(&**text).to_owned()),
                 place,
             }),
             Some(default) => settings.push(Setting {
                 name,
-                default: literal::json(default)
-                    .map_or_else(|| Default::Source(module.text(&**default).to_owned()), Default::Literal),
+                default: literal::json(default).map_or_else(
+                    || Default::Source(module.text(&**default).to_owned()),
+                    Default::Literal,
+                ),
                 place,
             }),
         }
@@ -309,7 +325,10 @@ fn node(module: &Module, phase: Phase, function: &StmtFunctionDef) -> Node {
         inputs,
         settings,
         docstring: docstring(function),
-        returns: function.returns.as_ref().map(|returns| module.text(&**returns).to_owned()),
+        returns: function
+            .returns
+            .as_ref()
+            .map(|returns| module.text(&**returns).to_owned()),
         is_async: function.is_async,
         unnamed_parameters,
     }
@@ -327,11 +346,14 @@ fn docstring(function: &StmtFunctionDef) -> Option<String> {
 
 /// `@typing.overload` declares a signature; the function follows.
 fn is_overload(function: &StmtFunctionDef) -> bool {
-    function.decorator_list.iter().any(|decorator| match &decorator.expression {
-        Expr::Name(name) => name.id.as_str() == "overload",
-        Expr::Attribute(attribute) => attribute.attr.as_str() == "overload",
-        _ => false,
-    })
+    function
+        .decorator_list
+        .iter()
+        .any(|decorator| match &decorator.expression {
+            Expr::Name(name) => name.id.as_str() == "overload",
+            Expr::Attribute(attribute) => attribute.attr.as_str() == "overload",
+            _ => false,
+        })
 }
 
 /// Functions whose name project code uses, and that no parameter names.
@@ -372,7 +394,12 @@ fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
             && used.contains(node.name.as_str())
             && !parameters.contains(node.name.as_str())
     };
-    graph.nodes.iter().filter(is_helper).map(|node| node.name.clone()).collect()
+    graph
+        .nodes
+        .iter()
+        .filter(is_helper)
+        .map(|node| node.name.clone())
+        .collect()
 }
 
 /// `package.module:function` of `[serve] entry`, else `predict` of serve.py.
@@ -403,18 +430,21 @@ fn names_are_unique(graph: &mut Graph, mistakes: &mut Vec<Mistake>) {
             mistakes.push(Mistake::new(Rule::RequestNode).at(place));
             continue;
         }
-        let (serve, rest): (Vec<_>, Vec<_>) = ids.iter().partition(|id| graph.node(**id).phase == Phase::Serve);
+        let (serve, rest): (Vec<NodeId>, Vec<NodeId>) = ids
+            .iter()
+            .copied()
+            .partition(|id| graph.node(*id).phase == Phase::Serve);
         for same in [serve, rest] {
             let (Some(first), Some(second)) = (same.first(), same.get(1)) else {
                 continue;
             };
-            let trained = same.iter().any(|id| graph.node(**id).phase == Phase::Train);
+            let trained = same.iter().any(|id| graph.node(*id).phase == Phase::Train);
             let matters = is_named(name) || name == "predict" || (trained && !graph.helpers.contains(name));
             if matters {
                 let rule = Rule::DuplicateNode { name: name.clone() };
                 let mistake = Mistake::new(rule)
-                    .at(graph.node(**second).place.clone())
-                    .with(graph.node(**first).place.clone(), "the first is here");
+                    .at(graph.node(*second).place.clone())
+                    .with(graph.node(*first).place.clone(), "the first is here");
                 mistakes.push(mistake);
             }
         }

@@ -49,7 +49,8 @@ impl Module {
 
     pub fn place(&self, ranged: impl Ranged) -> Place {
         let range: TextRange = ranged.range();
-        self.source.place(range.start().to_usize()..range.end().to_usize())
+        self.source
+            .place(range.start().to_usize()..range.end().to_usize())
     }
 
     pub fn text(&self, ranged: impl Ranged) -> &str {
@@ -195,7 +196,10 @@ fn too_deep(text: &str) -> bool {
                     current.operators += 1;
                     total += 1;
                 }
-                open.push(Level { operators: 1, kept: 1 });
+                open.push(Level {
+                    operators: 1,
+                    kept: 1,
+                });
                 total += 1;
             }
             Kind::Rpar | Kind::Rsqb | Kind::Rbrace | Kind::FStringEnd | Kind::TStringEnd => {

@@ -120,7 +120,11 @@ impl<'a> Collector<'a> {
         for scope in self.scopes.iter().rev() {
             if let Some(path) = scope.imported.get(name) {
                 let root = Root::Imported(path.clone());
-                self.uses.names.push(Use { root, attributes, range });
+                self.uses.names.push(Use {
+                    root,
+                    attributes,
+                    range,
+                });
                 return;
             }
             if scope.locals.contains(name) {
@@ -131,7 +135,11 @@ impl<'a> Collector<'a> {
             self.uses.dynamic = true;
         }
         let root = Root::Name(name);
-        self.uses.names.push(Use { root, attributes, range });
+        self.uses.names.push(Use {
+            root,
+            attributes,
+            range,
+        });
     }
 
     fn bind(&mut self, name: &'a str) {
@@ -165,8 +173,14 @@ impl<'a> Collector<'a> {
 }
 
 fn parameter_names<'a>(parameters: &'a Parameters, names: &mut BTreeSet<&'a str>) {
-    let plain = parameters.iter_non_variadic_params().map(|with_default| &with_default.parameter);
-    let variadic = parameters.vararg.iter().chain(&parameters.kwarg).map(|boxed| &**boxed);
+    let plain = parameters
+        .iter_non_variadic_params()
+        .map(|with_default| &with_default.parameter);
+    let variadic = parameters
+        .vararg
+        .iter()
+        .chain(&parameters.kwarg)
+        .map(|boxed| &**boxed);
     names.extend(plain.chain(variadic).map(|parameter| parameter.name.as_str()));
 }
 
@@ -240,7 +254,8 @@ impl<'a> Visitor<'a> for Collector<'a> {
                 };
                 for alias in &from.names {
                     let name = alias.name.as_str();
-                    let binds = (name != "*").then(|| alias.asname.as_ref().map_or(name, |name| name.as_str()));
+                    let binds =
+                        (name != "*").then(|| alias.asname.as_ref().map_or(name, |name| name.as_str()));
                     self.import(Import {
                         module: base.clone(),
                         attribute: (name != "*").then_some(name),
@@ -316,12 +331,14 @@ impl<'a> Collector<'a> {
         let test = self.module.text(&*branches.test);
         if !never_runs(test) {
             self.visit_expr(&branches.test);
-            let uncertain = test.contains("sys.version") || test.contains("sys.platform") || test.contains("os.name");
+            let uncertain =
+                test.contains("sys.version") || test.contains("sys.platform") || test.contains("os.name");
             self.optional += usize::from(uncertain);
             self.visit_body(&branches.body);
             self.optional -= usize::from(uncertain);
         }
-        let uncertain = test.contains("sys.version") || test.contains("sys.platform") || test.contains("os.name");
+        let uncertain =
+            test.contains("sys.version") || test.contains("sys.platform") || test.contains("os.name");
         self.optional += usize::from(uncertain);
         for clause in &branches.elif_else_clauses {
             self.visit_elif_else_clause(clause);
@@ -359,7 +376,10 @@ fn catches_import_error(handler: &ExceptHandler) -> bool {
             Expr::Attribute(attribute) => attribute.attr.as_str(),
             _ => return false,
         };
-        matches!(name, "ImportError" | "ModuleNotFoundError" | "Exception" | "BaseException" | "OSError")
+        matches!(
+            name,
+            "ImportError" | "ModuleNotFoundError" | "Exception" | "BaseException" | "OSError"
+        )
     };
     match &**kind {
         Expr::Tuple(kinds) => kinds.elts.iter().any(is_import_error),
@@ -437,7 +457,11 @@ impl<'a> Visitor<'a> for Locals<'a, '_> {
                 self.scope.locals.insert(name.id.as_str());
             }
             // Names inside are the lambda's or the comprehension's; a walrus in one is rare and only makes this generous.
-            Expr::Lambda(_) | Expr::ListComp(_) | Expr::SetComp(_) | Expr::DictComp(_) | Expr::Generator(_) => {}
+            Expr::Lambda(_)
+            | Expr::ListComp(_)
+            | Expr::SetComp(_)
+            | Expr::DictComp(_)
+            | Expr::Generator(_) => {}
             _ => visitor::walk_expr(self, expression),
         }
     }
@@ -450,7 +474,11 @@ mod tests {
     use crate::project::place::SourceText;
 
     fn found(text: &str) -> (Vec<String>, Vec<String>) {
-        let file = ("churn.features".to_owned(), false, SourceText::new("features.py", text));
+        let file = (
+            "churn.features".to_owned(),
+            false,
+            SourceText::new("features.py", text),
+        );
         let sources = Sources::parse("churn", vec![file], &mut Vec::new());
         let module = sources.get("churn.features").unwrap();
         let (mut names, mut imports) = (Vec::new(), Vec::new());
@@ -465,7 +493,11 @@ mod tests {
                 names.push(parts.collect::<Vec<_>>().join("."));
             }
             for import in uses.imports {
-                imports.push(format!("{}{}", import.path(), if import.optional { "?" } else { "" }));
+                imports.push(format!(
+                    "{}{}",
+                    import.path(),
+                    if import.optional { "?" } else { "" }
+                ));
             }
         }
         (names, imports)
@@ -488,7 +520,15 @@ mod tests {
         );
         assert_eq!(
             imports,
-            ["a", "a.b", "churn.clean", "churn.clean.one", "fast?", "tomllib?", "tomli?"]
+            [
+                "a",
+                "a.b",
+                "churn.clean",
+                "churn.clean.one",
+                "fast?",
+                "tomllib?",
+                "tomli?"
+            ]
         );
     }
 

@@ -49,7 +49,10 @@ enum Binding {
 
 impl<'a> Index<'a> {
     pub fn new(sources: &'a Sources) -> Self {
-        let modules = sources.iter().map(|module| (module.name.as_str(), bindings(module))).collect();
+        let modules = sources
+            .iter()
+            .map(|module| (module.name.as_str(), bindings(module)))
+            .collect();
         Self { sources, modules }
     }
 
@@ -78,7 +81,10 @@ impl<'a> Index<'a> {
 
     /// The statements that define `name` in `module`, and none for a name that is imported.
     pub fn definitions(&self, module: &str, name: &str) -> Vec<Unit> {
-        let found = self.modules.get(module).and_then(|bindings| bindings.names.get(name));
+        let found = self
+            .modules
+            .get(module)
+            .and_then(|bindings| bindings.names.get(name));
         let units = found.into_iter().flatten().filter_map(|binding| match binding {
             Binding::Unit(index) => Some(Unit {
                 module: module.to_owned(),
@@ -115,7 +121,9 @@ impl<'a> Index<'a> {
             }
             for name in &uses.names {
                 match &name.root {
-                    Root::Name(root) => self.name(&unit.module, root, &name.attributes, &mut pending, &mut reach, 0),
+                    Root::Name(root) => {
+                        self.name(&unit.module, root, &name.attributes, &mut pending, &mut reach, 0)
+                    }
                     Root::Imported(path) => {
                         self.path(path, &name.attributes, &mut pending, &mut reach, 0);
                     }
@@ -162,7 +170,14 @@ impl<'a> Index<'a> {
     }
 
     /// `path.attributes`, where the longest beginning that is a module of the project is one.
-    fn path(&self, path: &str, attributes: &[&str], pending: &mut Vec<Unit>, reach: &mut Reach, depth: usize) {
+    fn path(
+        &self,
+        path: &str,
+        attributes: &[&str],
+        pending: &mut Vec<Unit>,
+        reach: &mut Reach,
+        depth: usize,
+    ) {
         if !self.sources.is_own(path) {
             reach.external.insert(path.to_owned());
             return;
@@ -217,7 +232,10 @@ fn bindings(module: &Module) -> Bindings<'_> {
 /// Docstrings, `if TYPE_CHECKING:` and `if __name__ == "__main__":` do nothing when the module is imported.
 fn is_silent(module: &Module, statement: &Stmt) -> bool {
     match statement {
-        Stmt::Expr(expression) => matches!(&*expression.value, Expr::StringLiteral(_) | Expr::EllipsisLiteral(_)),
+        Stmt::Expr(expression) => matches!(
+            &*expression.value,
+            Expr::StringLiteral(_) | Expr::EllipsisLiteral(_)
+        ),
         Stmt::If(branches) => {
             branches.elif_else_clauses.is_empty() && names::never_runs(module.text(&*branches.test))
         }
@@ -239,7 +257,10 @@ fn has_effect(statement: &Stmt) -> bool {
         Stmt::AnnAssign(assign) => !binds_names(&assign.target),
         Stmt::If(branches) => {
             branches.body.iter().any(has_effect)
-                || branches.elif_else_clauses.iter().any(|clause| clause.body.iter().any(has_effect))
+                || branches
+                    .elif_else_clauses
+                    .iter()
+                    .any(|clause| clause.body.iter().any(has_effect))
         }
         Stmt::Try(attempt) => {
             let bodies = [&attempt.body, &attempt.orelse, &attempt.finalbody];

@@ -65,7 +65,10 @@ fn dollar_quoted(text: &str, at: usize) -> usize {
         return 1;
     };
     let tag = &rest[..tag_end];
-    if !tag[1..tag_end - 1].bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+    if !tag[1..tag_end - 1]
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
         return 1;
     }
     rest[tag_end..].find(tag).map_or(1, |end| end + 2 * tag_end)
