@@ -9,7 +9,7 @@ use std::io::Cursor;
 
 use pgp::composed::{Deserializable, DetachedSignature, SignedPublicKey};
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{PublicKey, PublicSubkey, Signature, SignatureType};
+use pgp::packet::{PublicKey, PublicSubkey, Signature, SignatureType, SubpacketData};
 use pgp::types::{KeyDetails, Tag};
 
 use crate::digest::Digest;
@@ -253,11 +253,12 @@ fn signers(certificate: &SignedPublicKey) -> Vec<Signer> {
     let direct = details.direct_signatures.iter().filter(|signature| {
         signature.typ() == Some(SignatureType::Key) && signature.verify_key(primary).is_ok()
     });
-    // The latest word of the owner counts (RFC 9580 section 5.2.3.10); what it says of a user name counts as GnuPG has it:
-    // a direct signature of the same day may only name who else may revoke.
+    // The latest word of the owner about what the key is for counts (RFC 9580 section 5.2.3.10). Signatures that say nothing
+    // of that are about something else: who else may revoke, or, of version 6, that a name is right.
     let Some(latest) = certifications
+        .chain(direct)
+        .filter(|signature| states_flags(signature))
         .max_by_key(|signature| signature.created())
-        .or_else(|| direct.max_by_key(|signature| signature.created()))
     else {
         return Vec::new();
     };
@@ -308,6 +309,14 @@ fn signers(certificate: &SignedPublicKey) -> Vec<Signer> {
         });
     }
     found
+}
+
+fn states_flags(signature: &Signature) -> bool {
+    signature.config().is_some_and(|config| {
+        config
+            .hashed_subpackets()
+            .any(|packet| matches!(packet.data, SubpacketData::KeyFlags(_)))
+    })
 }
 
 struct Split {
