@@ -9,7 +9,7 @@
 //! - TLS trusts the machine's own store (`SSL_CERT_FILE` and `SSL_CERT_DIR` included); proxies come from the environment.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -50,8 +50,14 @@ impl Default for Options {
 /// A client; cheap to clone, shares its connections.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    options: Arc<Options>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    /// For plain http, which is loopback's: reading the machine's certificates takes longer than a push to it.
+    plain: OnceLock<reqwest::Client>,
+    secure: OnceLock<reqwest::Client>,
 }
 
 /// A request before it is sent. Fields are plain: the rooms that send it know what they mean.
@@ -244,36 +250,38 @@ impl Request {
 }
 
 impl Client {
-    pub fn new(options: Options) -> Result<Self, HttpError> {
-        let roots = rustls_native_certs::load_native_certs();
-        let mut store = rustls::RootCertStore::empty();
-        // A store with a broken certificate in it is common; one without any is a machine without TLS, which is
-        // found out by the first https request and not before: a loopback registry needs none.
-        store.add_parsable_certificates(roots.certs);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| HttpError::Setup(error.to_string()))?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("mlrails/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(options.stall)
-            .pool_idle_timeout(Duration::from_secs(20))
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| HttpError::Setup(chain(&error)))?;
-        Ok(Self {
-            http,
-            options: Arc::new(options),
-        })
+    pub fn new(options: Options) -> Self {
+        let (plain, secure) = (OnceLock::new(), OnceLock::new());
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                plain,
+                secure,
+            }),
+        }
+    }
+
+    fn connections(&self, url: &Url) -> Result<&reqwest::Client, HttpError> {
+        let is_plain = url.scheme() == "http";
+        let slot = if is_plain {
+            &self.shared.plain
+        } else {
+            &self.shared.secure
+        };
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let certificates = if is_plain {
+            Vec::new()
+        } else {
+            rustls_native_certs::load_native_certs().certs
+        };
+        let client = connections(&self.shared.options, certificates)?;
+        Ok(slot.get_or_init(|| client))
     }
 
     pub fn options(&self) -> &Options {
-        &self.options
+        &self.shared.options
     }
 
     /// Whether credentials may be sent to `url`: https, loopback, or a host declared insecure by the user.
@@ -284,7 +292,7 @@ impl Client {
     fn is_declared_insecure(&self, url: &Url) -> bool {
         let host = url.host_str().unwrap_or_default();
         let with_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
-        self.options
+        self.options()
             .insecure_hosts
             .iter()
             .any(|insecure| insecure == host || *insecure == with_port)
@@ -316,7 +324,7 @@ impl Client {
                     });
                 }
             };
-            if tries >= self.options.tries {
+            if tries >= self.options().tries {
                 return match outcome {
                     Ok(mut response) => {
                         response.tries = tries;
@@ -335,11 +343,11 @@ impl Client {
     /// Waits before try number `tries + 1`: what the server asked for, else exponential with jitter; never longer
     /// than the longest pause.
     pub async fn pause(&self, tries: u32, asked: Option<Duration>) {
-        let doubled = self.options.pause * 2u32.pow(tries.saturating_sub(1).min(10));
+        let doubled = self.options().pause * 2u32.pow(tries.saturating_sub(1).min(10));
         // Half fixed, half by chance: many clients that failed together must not come back together.
         let jittered = doubled / 2 + doubled.mul_f64(chance() / 2.0);
-        let pause = asked.unwrap_or(jittered).min(self.options.longest_pause);
-        if !pause.is_zero() && !self.options.pause.is_zero() {
+        let pause = asked.unwrap_or(jittered).min(self.options().longest_pause);
+        if !pause.is_zero() && !self.options().pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
     }
@@ -360,13 +368,13 @@ impl Client {
         let mut method = request.method.clone();
         let mut credentials = request.credentials.clone();
         for _ in 0..=10 {
-            if self.options.offline && !is_loopback(&url) {
+            if self.options().offline && !is_loopback(&url) {
                 return Err(HttpError::Offline {
                     url: Redacted(&url).to_string(),
                 });
             }
             let mut builder = self
-                .http
+                .connections(&url)?
                 .request(method.clone(), url.clone())
                 .headers(request.headers.clone());
             if let Some(value) = credentials.as_ref().and_then(Credentials::header)
@@ -377,7 +385,7 @@ impl Client {
             if method != Method::GET && method != Method::HEAD {
                 builder = builder.body(body(&url));
             }
-            let sent = tokio::time::timeout(self.options.stall, builder.send()).await;
+            let sent = tokio::time::timeout(self.options().stall, builder.send()).await;
             let answer = match sent {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
@@ -390,7 +398,7 @@ impl Client {
                 Err(_) => {
                     return Err(HttpError::Stalled {
                         url: Redacted(&url).to_string(),
-                        seconds: self.options.stall.as_secs(),
+                        seconds: self.options().stall.as_secs(),
                     });
                 }
             };
@@ -408,7 +416,7 @@ impl Client {
                     status,
                     headers: answer.headers().clone(),
                     inner: answer,
-                    stall: self.options.stall,
+                    stall: self.options().stall,
                     tries: 1,
                 });
             };
@@ -450,6 +458,32 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// A pool of connections that trusts `certificates`. One that is broken is common in a machine's store and is passed
+/// over; a store without any is found out by the first https request.
+fn connections(
+    options: &Options,
+    certificates: Vec<rustls::pki_types::CertificateDer<'static>>,
+) -> Result<reqwest::Client, HttpError> {
+    let mut store = rustls::RootCertStore::empty();
+    store.add_parsable_certificates(certificates);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| HttpError::Setup(error.to_string()))?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("mlrails/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(options.stall)
+        .pool_idle_timeout(Duration::from_secs(20))
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|error| HttpError::Setup(chain(&error)))
 }
 
 /// An answer whose body has not been read.
@@ -615,7 +649,7 @@ mod tests {
 
     #[test]
     fn a_downgrade_is_refused() {
-        let client = Client::new(Options::default()).unwrap();
+        let client = Client::new(Options::default());
         let https = Url::parse("https://a.example/").unwrap();
         let http = Url::parse("http://a.example/").unwrap();
         assert!(client.check_redirect(&https, &http).is_err());

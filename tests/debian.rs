@@ -24,8 +24,7 @@ fn machine() -> Machine {
         client: Client::new(Options {
             pause: std::time::Duration::ZERO,
             ..Options::default()
-        })
-        .unwrap(),
+        }),
     }
 }
 

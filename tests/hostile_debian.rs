@@ -41,7 +41,7 @@ impl Case {
 
     /// Reads the suite's index and its list at `BORN + after`: the number of packages, or the error in one line.
     fn read(&self, after: i64) -> Result<usize, String> {
-        let client = Client::new(Options::default()).unwrap();
+        let client = Client::new(Options::default());
         let origin = self.published.archive();
         let suite = Suite {
             name: "bookworm".to_owned(),

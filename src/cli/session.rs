@@ -80,7 +80,7 @@ impl Session {
         if let Some(stall) = milliseconds("MLRAILS_HTTP_STALL_MS") {
             options.stall = stall;
         }
-        Ok(Client::new(options)?)
+        Ok(Client::new(options))
     }
 
     /// Runs async work to its end on this invocation's runtime.
