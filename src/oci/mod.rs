@@ -5,4 +5,4 @@
 
 pub mod image;
 
-pub use image::{Image, Layer, LayerBytes};
+pub use image::{Image, Layer, LayerBytes, Platform};
