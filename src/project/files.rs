@@ -165,6 +165,18 @@ pub fn list(
     files
 }
 
+/// One file of the project by its path; it goes to the same path in the application's folder. `None` if it is not there, or must not ship.
+pub fn one(root: &Path, path: &Path, left: &mut Vec<LeftOut>) -> Result<Option<ShippedFile>, Mistake> {
+    if let Some(reason) = path.iter().find_map(left_out) {
+        left.push(LeftOut {
+            path: path.to_path_buf(),
+            reason: reason.to_owned(),
+        });
+        return Ok(None);
+    }
+    file(root, path, path.to_path_buf(), left)
+}
+
 fn file(
     root: &Path,
     path: &Path,

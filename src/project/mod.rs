@@ -8,6 +8,7 @@ pub mod conventions;
 mod document;
 pub mod files;
 mod groups;
+pub mod judgement;
 pub mod mistake;
 pub mod place;
 pub mod pyproject;
@@ -240,6 +241,15 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
     if !whole_package {
         return None;
     }
+    let has_file = |dotted: &str| {
+        // A compiled module: `churn/_fast.cpython-311-x86_64-linux-gnu.so`.
+        let stem = format!("{}.", dotted.replace('.', "/"));
+        files
+            .found
+            .iter()
+            .any(|file| file.path.to_string_lossy().starts_with(&stem))
+    };
+    source::imports::unknown_modules(&sources, has_file, mistakes);
     settings.check(&graph, mistakes);
     if graph.predict.is_none() {
         mistakes.push(no_predict(&graph, &sources, &module, entry));

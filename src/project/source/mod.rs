@@ -4,11 +4,16 @@
 //! value depends on, `names` which definitions a piece of code reaches.
 
 pub mod cut;
+pub mod distributions;
 pub mod graph;
+pub mod imports;
+pub mod keys;
 pub mod literal;
 pub mod names;
+mod paths;
 pub mod reach;
 pub mod sql;
+pub mod stdlib;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ruff_python_ast::{Expr, Stmt};
 
-use super::names::{self, Part, Root, Uses};
+use super::names::{self, Part, Root, Use, Uses};
 use super::{Module, Sources};
 
 /// A top-level statement of a module, by its index.
@@ -120,16 +120,23 @@ impl<'a> Index<'a> {
                 pending.extend(self.units(&unit.module));
             }
             for name in &uses.names {
-                match &name.root {
-                    Root::Name(root) => {
-                        self.name(&unit.module, root, &name.attributes, &mut pending, &mut reach, 0)
-                    }
-                    Root::Imported(path) => {
-                        self.path(path, &name.attributes, &mut pending, &mut reach, 0);
-                    }
-                }
+                let targets = self.targets(&unit.module, name);
+                pending.extend(targets.units);
+                reach.external.extend(targets.external);
             }
         }
+        reach
+    }
+
+    /// What one use of a name in `module` means: definitions of the project, or names outside of it.
+    pub fn targets(&self, module: &str, used: &Use<'_>) -> Reach {
+        let mut pending = Vec::new();
+        let mut reach = Reach::default();
+        match &used.root {
+            Root::Name(root) => self.name(module, root, &used.attributes, &mut pending, &mut reach, 0),
+            Root::Imported(path) => self.path(path, &used.attributes, &mut pending, &mut reach, 0),
+        }
+        reach.units.extend(pending);
         reach
     }
 
