@@ -1,0 +1,77 @@
+"""MLflow's scoring server: `POST /invocations`, `GET /ping`, `/health`, `/version`. SageMaker uses the first two as well."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mlrails_runtime import problem
+from mlrails_runtime.decode import parse
+from mlrails_runtime.protocols import JSON, Reading, own, require
+
+LABEL = "/invocations"
+ERROR_TYPE = JSON
+_SHAPES = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+
+def posts(service):
+    decoder = service.decoder
+
+    def read(call):
+        if call.media == "text/csv":
+            return Reading(decoder.csv(call.body), own.as_json)
+        require(call.media, JSON, "text/csv")
+        document = parse(call.body)
+        if not isinstance(document, dict):
+            raise _bad(f"expected a JSON object with one of {', '.join(_SHAPES)}")
+        given = [shape for shape in _SHAPES if shape in document]
+        if len(given) != 1:
+            raise _bad(f"expected exactly one of {', '.join(_SHAPES)}; got {', '.join(given) or 'none'}")
+        return Reading(_rows(decoder, given[0], document[given[0]]), own.as_json)
+
+    return {"/invocations": read}
+
+
+def _rows(decoder, shape, value):
+    if shape == "dataframe_split":
+        if not isinstance(value, dict) or not {"columns", "data"} <= value.keys():
+            raise _bad('dataframe_split is {"columns": [...], "data": [[...]]}')
+        return decoder.split(value["columns"], value["data"])
+    if shape == "dataframe_records":
+        if not isinstance(value, list):
+            raise _bad("dataframe_records is a list of records")
+        return decoder.records(value)
+    if shape == "inputs" and isinstance(value, dict):
+        lists = list(value.values())
+        if not all(isinstance(item, list) and len(item) == len(lists[0]) for item in lists):
+            raise _bad("inputs is a list of equal length per column")
+        return decoder.by_column(value, len(lists[0]) if lists else 0)
+    return decoder.instances(value)
+
+
+def gets(service):
+    def ping(health):
+        return (200 if health.ready else 503), JSON, b"\n"
+
+    parameters = msgspec.json.encode(
+        {"MaxConcurrentTransforms": 8, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
+    )
+    return {
+        "/ping": ping,
+        "/health": ping,
+        "/version": lambda health: (200, "text/plain; charset=utf-8", (service.version or "").encode()),
+        "/execution-parameters": lambda health: (200, JSON, parameters),
+    }
+
+
+def error(refused, request_id):
+    # What MLflow itself answers to input it cannot use is 400.
+    status = 400 if refused.status == 422 else refused.status
+    code = {400: "BAD_REQUEST", 503: "TEMPORARILY_UNAVAILABLE", 500: "INTERNAL_ERROR"}.get(status, "INVALID_PARAMETER_VALUE")
+    document = {"error_code": code, "message": str(refused)}
+    if refused.errors:
+        document["errors"] = refused.errors[:100]
+    return status, msgspec.json.encode(document)
+
+
+def _bad(detail):
+    return problem.Problem(400, "The body is not rows", detail, kind="urn:mlrails:not-rows")

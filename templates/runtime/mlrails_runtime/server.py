@@ -1,0 +1,126 @@
+"""`serve`: one process per core, each with the whole application; granian accepts, this module starts and stops it.
+
+A worker listens at once and loads the model in its scoring thread, so that probes are answered within milliseconds of the
+start; one that replaces a crashed worker loads first and listens then. SIGTERM makes every worker not ready, waits until load
+balancers have seen it, and then lets accepted requests finish.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings, HTTP2Settings
+from granian.log import LogLevels
+from granian.server import Server
+
+from mlrails_runtime import logs, metrics
+from mlrails_runtime.board import Board
+from mlrails_runtime.service import Model, Service, Unusable, replay
+from mlrails_runtime.settings import workers as count_workers
+from mlrails_runtime.web import Web
+
+
+def run(settings):
+    log = logs.configure(settings)
+    try:
+        service = Service(settings.app)
+    except Unusable as unusable:
+        log.error("%s", unusable)
+        return 1
+    workers = count_workers(settings, service.document.get("memory"))
+    if sys.platform == "linux":
+        # A forked worker starts without importing anything again, and shares the board.
+        multiprocessing.set_start_method("fork", force=True)
+    board = Board(workers, metrics.CELLS)
+    server = Server(
+        "mlrails",
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.RSGI,
+        workers=workers,
+        websockets=False,
+        # Bounded by the runtime's own queue, which can answer 503; granian's would let clients hang.
+        backpressure=settings.queue + 64,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(settings.header_timeout * 1000), max_buffer_size=max(8192, settings.max_header)
+        ),
+        http2_settings=HTTP2Settings(max_headers_size=settings.max_header),
+        respawn_failed_workers=True,
+        workers_kill_timeout=max(1, int(settings.stop_timeout)),
+        log_enabled=True,
+        log_level=LogLevels.error,
+        log_dictconfig={"version": 1, "disable_existing_loggers": False, "loggers": {"_granian": {"propagate": True}}},
+    )
+    _stop_on_signals(server, board, settings)
+    log.info(
+        "listening",
+        extra={"fields": {"address": f"{settings.host}:{settings.port}", "service": service.name, "workers": workers}},
+    )
+    started = time.monotonic()
+    load = functools.partial(_worker, service, settings, board, os.getpid(), started)
+    try:
+        server.serve(target_loader=load, wrap_loader=False)
+    except SystemExit as ended:
+        return ended.code or 0
+    if board.failed():
+        return 1
+    log.info("stopped")
+    return 0
+
+
+def _worker(service, settings, board, parent, started):
+    """In a worker process: its application. Runs before the worker listens."""
+    log = logs.configure(settings)
+    # Until granian installs its own, what the parent does on signals must not happen here as well.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    slot = board.claim()
+
+    def load():
+        model = Model(service)
+        differences = replay(model)
+        if differences:
+            first = differences[0]
+            raise Unusable(
+                f"{len(differences)} golden rows are answered differently than in training: "
+                f"row {first['row']} expected {first['expected']!r}, got {first['got']!r}"
+            )
+        log.info("ready", extra={"fields": {"seconds": round(time.monotonic() - started, 3)}})
+        return model
+
+    def stop(error):
+        slot.fail()
+        shown = None if isinstance(error, Unusable) else error
+        log.error("the model cannot be loaded: %s", error, exc_info=shown)
+        os.kill(parent, signal.SIGTERM)
+
+    if slot.respawned:
+        model = load()
+        return Web(service, settings, slot, lambda: model, stop)
+    return Web(service, settings, slot, load, stop)
+
+
+def _stop_on_signals(server, board, settings):
+    """SIGTERM drains; SIGINT (a person at a terminal) stops at once."""
+
+    def drain(number, _frame):
+        if board.draining:
+            return
+        board.drain()
+        pause = 0 if number == signal.SIGINT or board.failed() else settings.drain
+        timer = threading.Timer(pause, server.signal_handler_interrupt)
+        timer.daemon = True
+        timer.start()
+
+    def install():
+        signal.signal(signal.SIGTERM, drain)
+        signal.signal(signal.SIGINT, drain)
+
+    # granian installs its own first.
+    server.on_startup(install)

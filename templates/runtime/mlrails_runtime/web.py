@@ -1,0 +1,262 @@
+"""The RSGI application of one worker: routes, bodies within limits, answers, and what is counted and logged of them.
+
+Takes: the service, its settings, this worker's slot of the board. Gives: `Web`, which granian calls per request. What a body
+means is `protocols`' affair; when rows are scored is `batching`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import re
+import time
+
+from mlrails_runtime import page, problem
+from mlrails_runtime.batching import Batcher
+from mlrails_runtime.metrics import Metrics
+from mlrails_runtime.protocols import JSON, Call, kserve, media_type, mlflow, oip, own
+from mlrails_runtime.service import NotPerRow
+
+CONTRACTS = (own, kserve, oip, mlflow)
+_ID = re.compile(r"^[!-~]{1,128}$")
+log = logging.getLogger("mlrails")
+
+
+class Health:
+    """What contracts may ask about this worker."""
+
+    def __init__(self, slot):
+        self._slot = slot
+
+    @property
+    def ready(self):
+        return self._slot.is_ready()
+
+
+class Web:
+    def __init__(self, service, settings, slot, load, stop):
+        """`load() -> Model` runs in the scoring thread; `stop(error)` ends the service when it fails."""
+        self.service = service
+        self.settings = settings
+        self.slot = slot
+        self.health = Health(slot)
+        self.metrics = Metrics(slot, service)
+        self.model = None
+        self.batcher = None
+        self._load = load
+        self._stop = stop
+        self._ids = itertools.count(1)
+        self._id_head = f"{os.getpid():x}-{os.urandom(3).hex()}-"
+        self._posts = {}
+        self._gets = self._own_gets()
+        for contract in CONTRACTS:
+            for path, read in contract.posts(service).items():
+                self._posts[path] = (contract, read)
+            self._gets.update(contract.gets(service))
+        if settings.predict_route:
+            self._posts[settings.predict_route] = (kserve, kserve.reader(service))
+        if settings.health_route:
+            self._gets[settings.health_route] = self._readyz
+
+    # Called by granian.
+
+    def __rsgi_init__(self, loop):
+        settings = self.settings
+        self.loop = loop
+        self.batcher = Batcher(
+            self._load_model,
+            loop,
+            queue_limit=settings.queue,
+            batch_rows=settings.batch_rows,
+            timeout=settings.timeout,
+            observe=self.metrics.scored,
+            loaded=self.slot.ready,
+            failed=self._stop,
+        )
+        self.batcher.start()
+
+    def __rsgi_del__(self, loop):
+        self.batcher.stop()
+
+    async def __rsgi__(self, scope, proto):
+        if scope.proto != "http":
+            proto.close(404)
+            return
+        if scope.method == "POST":
+            found = self._posts.get(scope.path)
+            if found is not None:
+                await self._predict(scope, proto, *found)
+                return
+        self._plain(scope, proto)
+
+    # Predictions.
+
+    async def _predict(self, scope, proto, contract, read):
+        started = time.perf_counter()
+        self.metrics.started()
+        headers = scope.headers
+        request_id = self._request_id(headers)
+        status, media, extra = 500, contract.ERROR_TYPE, ()
+        try:
+            if self.model is None:
+                raise problem.overloaded("the model is still loading")
+            call = Call(media_type(headers.get("content-type")), headers, b"")
+            if (headers.get("content-encoding") or "identity") != "identity":
+                raise problem.unsupported("compressed bodies are not taken")
+            call.body = await self._body(headers, proto)
+            reading = read(call)
+            self.model.check(reading.rows)
+            self.metrics.waiting(self.batcher.waiting + 1)
+            answers = await self.batcher.submit(reading.rows) if reading.rows else []
+            media, body = reading.render(answers)
+            status = 200
+        except problem.Problem as refused:
+            status, body = contract.error(refused, request_id)
+            extra = refused.headers
+        except asyncio.CancelledError:
+            # The client went away; its future is cancelled with this task, and the batcher drops it.
+            self.metrics.answered(contract.LABEL, 499, time.perf_counter() - started)
+            raise
+        except BaseException as error:
+            self.metrics.failed()
+            log.error(
+                "predict does not answer one item per row" if isinstance(error, NotPerRow) else "the pipeline raised",
+                exc_info=error,
+                extra={"fields": {"request_id": request_id, "path": scope.path}},
+            )
+            refused = problem.Problem(
+                500, "The pipeline failed", "see the service's log for this request_id", kind="urn:mlrails:pipeline"
+            )
+            status, body = contract.error(refused, request_id)
+        sent = [("content-type", media), ("x-request-id", request_id), *extra]
+        if self.slot.board.draining and scope.http_version.startswith("1"):
+            # The client opens its next connection elsewhere.
+            sent.append(("connection", "close"))
+        proto.response_bytes(status, sent, body)
+        seconds = time.perf_counter() - started
+        self.metrics.answered(contract.LABEL, status, seconds)
+        if self.settings.access_log:
+            self._access(scope, status, request_id, seconds)
+
+    async def _body(self, headers, proto):
+        """The whole body, or the refusal: 413 above the cap, declared or not; 408 when it does not come."""
+        most = self.settings.max_body
+        declared = headers.get("content-length")
+        if declared is not None and int(declared) > most:
+            raise _too_large(most)
+        task = asyncio.current_task()
+        late = []
+        timer = self.loop.call_later(self.settings.body_timeout, _give_up, task, late)
+        try:
+            if declared is not None:
+                return await proto()
+            pieces, size = [], 0
+            async for piece in proto:
+                size += len(piece)
+                if size > most:
+                    raise _too_large(most)
+                pieces.append(piece)
+            return b"".join(pieces)
+        except asyncio.CancelledError:
+            if late:
+                raise problem.Problem(
+                    408, "The body did not come in time", kind="urn:mlrails:slow", headers=[("connection", "close")]
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+
+    # Everything else.
+
+    def _plain(self, scope, proto):
+        method, path = scope.method, scope.path
+        answer = self._gets.get(path)
+        headers = []
+        if answer is None or method not in ("GET", "HEAD"):
+            allowed = (["GET", "HEAD"] if answer else []) + (["POST"] if path in self._posts else [])
+            refused = problem.Problem(405 if allowed else 404, "Not this way" if allowed else "Nothing is here")
+            if allowed:
+                refused.detail = f"{path} takes {', '.join(allowed)}"
+                headers.append(("allow", ", ".join(allowed)))
+            status, media, body = refused.status, problem.MEDIA_TYPE, refused.body()
+        else:
+            status, media, body = answer(self.health)
+        headers.append(("content-type", media))
+        if media.startswith("text/html"):
+            headers.extend(page.HEADERS)
+        elif status == 503:
+            headers.append(("retry-after", "1"))
+        if self.slot.board.draining and scope.http_version.startswith("1"):
+            headers.append(("connection", "close"))
+        if method == "HEAD":
+            proto.response_empty(status, headers)
+        else:
+            proto.response_bytes(status, headers, body)
+        if status >= 400 and status != 503:
+            self.metrics.answered("other", status)
+        if self.settings.access_log:
+            self._access(scope, status, self._request_id(scope.headers), None)
+
+    def _own_gets(self):
+        service = self.service
+        openapi, docs = service.openapi(), page.render(service)
+        metadata = _json(service.metadata())
+        return {
+            "/livez": lambda health: (200, JSON, b'{"status":"up"}'),
+            "/readyz": self._readyz,
+            "/healthz": self._readyz,
+            "/metrics": self._metrics,
+            "/openapi.json": lambda health: (200, JSON, openapi),
+            "/metadata": lambda health: (200, JSON, metadata),
+            "/docs": lambda health: (200, "text/html; charset=utf-8", docs),
+            "/": lambda health: (200, "text/html; charset=utf-8", docs),
+        }
+
+    def _readyz(self, health):
+        if health.ready:
+            return 200, JSON, b'{"status":"ready"}'
+        return 503, JSON, b'{"status":"draining"}' if self.slot.board.draining else b'{"status":"loading"}'
+
+    def _metrics(self, health):
+        self.metrics.waiting(self.batcher.waiting)
+        return 200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.text().encode()
+
+    def _request_id(self, headers):
+        given = headers.get("x-request-id")
+        if given is not None and _ID.match(given):
+            return given
+        return f"{self._id_head}{next(self._ids):x}"
+
+    def _access(self, scope, status, request_id, seconds):
+        fields = {"request_id": request_id, "method": scope.method, "path": scope.path, "status": status}
+        if seconds is not None:
+            fields["seconds"] = round(seconds, 6)
+        log.info("request", extra={"fields": fields})
+
+    def _load_model(self):
+        model = self._load()
+        self.model = model
+        return model.score
+
+
+def _give_up(task, late):
+    late.append(True)
+    task.cancel()
+
+
+def _too_large(most):
+    return problem.Problem(
+        413,
+        "The body is too large",
+        f"at most {most} bytes (MLRAILS_MAX_BODY)",
+        kind="urn:mlrails:too-large",
+        headers=[("connection", "close")],
+    )
+
+
+def _json(value):
+    import msgspec
+
+    return msgspec.json.encode(value)
