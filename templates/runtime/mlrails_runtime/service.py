@@ -46,8 +46,9 @@ class Service:
         self.decoder = Decoder(self.columns, absent=None if self.is_table else ABSENT)
 
     def openapi(self):
-        """The bytes of openapi.json, made when the app was rendered."""
-        return (self.folder / "openapi.json").read_bytes()
+        """The bytes of openapi.json, made when the app was rendered; None when there is none."""
+        path = self.folder / "openapi.json"
+        return path.read_bytes() if path.exists() else None
 
     def golden(self):
         """The request records that training kept, and the answers of its pass: ([], []) when there are none."""

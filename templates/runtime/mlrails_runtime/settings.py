@@ -6,6 +6,7 @@ pools of numerical libraries are sized.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pathlib
@@ -140,6 +141,18 @@ def prepare_process(chosen):
             return  # a read-only root without /tmp: libraries that need a cache folder do without
         for variable in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "JOBLIB_TEMP_FOLDER"):
             os.environ[variable] = writable
+
+
+@functools.lru_cache(maxsize=None)
+def secret(reference):
+    """The value behind `env:NAME` or `file:PATH`, read once where it runs; the image holds only the reference."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        if name not in os.environ:
+            raise Refused(f"the setting {reference!r} needs the environment variable {name}")
+        return os.environ[name]
+    with open(name, encoding="utf-8") as file:
+        return file.read().rstrip("\n")
 
 
 def workers(chosen, needed=None):

@@ -203,16 +203,18 @@ class Web:
         service = self.service
         openapi, docs = service.openapi(), page.render(service)
         metadata = _json(service.metadata())
-        return {
+        routes = {
             "/livez": lambda health: (200, JSON, b'{"status":"up"}'),
             "/readyz": self._readyz,
             "/healthz": self._readyz,
             "/metrics": self._metrics,
-            "/openapi.json": lambda health: (200, JSON, openapi),
             "/metadata": lambda health: (200, JSON, metadata),
             "/docs": lambda health: (200, "text/html; charset=utf-8", docs),
             "/": lambda health: (200, "text/html; charset=utf-8", docs),
         }
+        if openapi is not None:
+            routes["/openapi.json"] = lambda health: (200, JSON, openapi)
+        return routes
 
     def _readyz(self, health):
         if health.ready:
