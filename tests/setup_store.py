@@ -31,7 +31,7 @@ def fill_wheels(folder):
     pins = HERE.parent / "fixtures/churn/requirements.txt"
     requirements = [" ".join(words) for words in listed("wheel")]
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--only-binary", ":all:"]
-    command += ["--python-version", "3.11", "--implementation", "cp"]
+    command += ["--python-version", "3.11.2", "--implementation", "cp"]
     for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux_2_5", "manylinux1"):
         command += ["--platform", f"{tag}_x86_64"]
     command += ["-d", str(folder)]
