@@ -39,6 +39,11 @@ const PEERS: &[(&str, &str, &str)] = &[
     ("layers", "build", "a built sdist enters a layer like any wheel"),
     ("tree", "store", "a tree's files may be the store's blobs"),
     ("fetch", "store", "a download ends in the store"),
+    (
+        "targets",
+        "debian",
+        "the releases that exist decide the default Python",
+    ),
     ("index", "targets", "an index is asked on behalf of targets"),
 ];
 

@@ -7,6 +7,7 @@ mod fetch;
 mod http;
 mod lock;
 mod store;
+mod targets;
 
 use serde_json::json;
 
