@@ -31,6 +31,7 @@ pub mod project;
 pub mod store;
 pub mod tree;
 // Floor 1: vocabulary.
+pub mod deflate;
 pub mod digest;
 pub mod http;
 pub mod python;

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("fetch", 2),
     ("python", 1),
     ("digest", 1),
+    ("deflate", 1),
     ("http", 1),
     ("reporter", 1),
 ];
@@ -38,6 +39,7 @@ const PEERS: &[(&str, &str, &str)] = &[
     ("layers", "plan", "a layer is made from what the plan decided"),
     ("layers", "build", "a built sdist enters a layer like any wheel"),
     ("tree", "store", "a tree's files may be the store's blobs"),
+    ("python", "digest", "RECORD and wheels are told apart by digest"),
     ("fetch", "store", "a download ends in the store"),
     (
         "targets",

@@ -1,8 +1,11 @@
 //! Python's vocabulary: targets and their tags, requirements, metadata, wheels. No I/O, and no other room is imported.
 
+pub mod archive;
 pub mod metadata;
+pub mod record;
 pub mod requirement;
 pub mod target;
+pub mod wheel;
 
 /// The file name that a URL ends in, percent-decoded once; `None` if that is no plain file name. A name that is still
 /// encoded after one decoding (`..%252f`) is not plain.
