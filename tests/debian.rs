@@ -143,7 +143,7 @@ async fn a_base_is_made_of_a_signed_archive_and_nothing_else() {
         Node::File { mode: 0o755, .. }
     ));
     assert!(matches!(rootfs.entries["tmp"], Node::Directory { mode: 0o1777 }));
-    for (path, _) in &rootfs.entries {
+    for path in rootfs.entries.keys() {
         let parent = path.rsplit_once('/').map(|(parent, _)| parent);
         assert!(
             parent.is_none_or(|parent| matches!(rootfs.entries[parent], Node::Directory { .. })),

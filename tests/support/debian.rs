@@ -79,7 +79,7 @@ impl Key {
     }
 
     pub fn ring(&self) -> Keyring {
-        Keyring::read(&self.public).unwrap()
+        Keyring::read(self.public()).unwrap()
     }
 
     /// `text`, clear-signed `after` seconds after [`BORN`].
@@ -165,7 +165,7 @@ pub fn xz(bytes: &[u8]) -> Vec<u8> {
         out
     };
     let pad = |out: &mut Vec<u8>| {
-        while out.len() % 4 != 0 {
+        while !out.len().is_multiple_of(4) {
             out.push(0);
         }
     };

@@ -1,0 +1,491 @@
+//! Bytecode made beforehand, by the base's own interpreter: what makes a cold start three times faster.
+//!
+//! It takes modules (a path in the image, a source) in units that change together, a wheel each, and gives the files of their
+//! `__pycache__` folders. The interpreter is the base's own build: its packages are unpacked to a folder of the cache and
+//! run from there without root, through their own loader. Another build of the same minor version compiles some modules
+//! differently, and bytecode is the same on every architecture: amd64's interpreter serves every platform.
+//!
+//! A unit is compiled once per interpreter, ever; results are kept in the store. Where the interpreter cannot run (another
+//! system, another architecture, a folder mounted noexec) there is no bytecode, and whoever asked is told why. A `.pyc` says by
+//! "unchecked hash" that it never looks at its source's time: image layers have none (PEP 552).
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::debian::{self, DebianError, Node, Rootfs};
+use crate::digest::{Digest, Hasher};
+use crate::lock::base::Debian;
+use crate::reporter::{Reporter, Unit as Counted};
+use crate::store::{Store, StoreError};
+
+const SCRIPT: &str = include_str!("../../templates/bytecode/compile.py");
+
+/// The platform whose interpreter compiles.
+pub const PLATFORM: &str = "linux/amd64";
+const TRIPLE: &str = "x86_64-linux-gnu";
+const LOADER: &str = "ld-linux-x86-64.so.2";
+
+/// An answer longer than this is not a module's bytecode.
+const LONGEST_ANSWER: usize = 256 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BytecodeError {
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot unpack the interpreter to {path}")]
+    Unpack { path: PathBuf, source: io::Error },
+    #[error("cannot read {path} of {unit} to compile it")]
+    Source {
+        unit: String,
+        path: String,
+        source: io::Error,
+    },
+    #[error("cannot keep the bytecode of {unit}")]
+    Keep { unit: String, source: io::Error },
+}
+
+/// Modules that change together: those of one wheel, or the base's standard library.
+pub struct Unit<'a> {
+    /// For people: `pandas 2.2.3`.
+    pub what: String,
+    /// Of what the sources come from (a wheel); with the paths it says all about them.
+    pub digest: Digest,
+    /// The modules' absolute paths in the image, `/opt/venv/lib/python3.11/site-packages/pandas/__init__.py`.
+    pub paths: Vec<String>,
+    /// The source of one of `paths`. Called from many threads, and only for units that are not in the store.
+    #[allow(clippy::type_complexity)] // One closure, and a name for its type would hide what it takes.
+    pub read: Box<dyn Fn(&str) -> io::Result<Bytes> + Sync + Send + 'a>,
+}
+
+/// What became of the modules.
+#[derive(Debug)]
+pub enum Bytecode {
+    /// By path relative to the image's root, `opt/venv/…/__pycache__/__init__.cpython-311.pyc`.
+    Made(BTreeMap<String, Bytes>),
+    /// There is none, for this reason.
+    Impossible(String),
+}
+
+/// Compiles what the store does not have yet, on all cores. CPU work: call it from blocking code. The base's packages for
+/// [`PLATFORM`] must be in the store.
+pub fn compile(
+    store: &Store,
+    base: &Debian,
+    units: &[Unit<'_>],
+    reporter: &dyn Reporter,
+) -> Result<Bytecode, BytecodeError> {
+    let Some(debs) = base.packages.get(PLATFORM) else {
+        return Ok(Bytecode::Impossible(format!(
+            "the base is locked without {PLATFORM}, whose interpreter compiles"
+        )));
+    };
+    let interpreter = {
+        let mut hasher = Hasher::new();
+        hasher.update(SCRIPT.as_bytes());
+        hasher.update(&debian::rootfs::LAYOUT.to_le_bytes());
+        for deb in debs {
+            hasher.update(deb.digest.bytes());
+        }
+        hasher.finish()
+    };
+    let tag = format!("cpython-{}", base.python_minor().replace('.', ""));
+    let mut made: BTreeMap<String, Bytes> = BTreeMap::new();
+    let mut missing = Vec::new();
+    for unit in units {
+        match stored(store, &unit.key(interpreter))? {
+            Some(files) => add(&mut made, files, &tag),
+            None => missing.push(unit),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Bytecode::Made(made));
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Ok(Bytecode::Impossible(format!(
+            "the base's interpreter for {PLATFORM} does not run on this machine"
+        )));
+    }
+    let root = unpacked(store, base, interpreter)?;
+    let python = Python {
+        root,
+        minor: base.python_minor(),
+    };
+    let work: Vec<(usize, &str)> = missing
+        .iter()
+        .enumerate()
+        .flat_map(|(index, unit)| unit.paths.iter().map(move |path| (index, path.as_str())))
+        .collect();
+    // A first worker, alone: whether the interpreter runs here at all is found out before the work is handed out.
+    let first = match python.start() {
+        Ok(worker) => worker,
+        Err(error) => {
+            return Ok(Bytecode::Impossible(format!(
+                "the base's interpreter does not run on this machine: {error}"
+            )));
+        }
+    };
+    let task = reporter.start("compiling modules", Counted::Items, Some(work.len() as u64));
+    let outcome = all(&python, first, &missing, &work, &|| reporter.advance(task, 1));
+    reporter.finish(task);
+    let results = outcome?;
+    let mut refused = 0;
+    for (index, unit) in missing.iter().enumerate() {
+        let mut files = Vec::new();
+        for ((owner, path), result) in work.iter().zip(&results) {
+            match result {
+                _ if *owner != index => {}
+                Some(bytecode) => files.push(((*path).to_owned(), bytecode.clone())),
+                None => refused += 1,
+            }
+        }
+        keep(store, &unit.key(interpreter), unit, &files)?;
+        add(&mut made, files, &tag);
+    }
+    if refused > 0 {
+        reporter.note(&format!("{refused} files of {} are no modules of Python {} and have no bytecode", work.len(), python.minor));
+    }
+    Ok(Bytecode::Made(made))
+}
+
+/// The base's own standard library as a unit: Debian compiles it when packages are installed, which never happens here.
+pub fn standard_library<'a>(base: &Debian, rootfs: &'a Rootfs) -> Unit<'a> {
+    let folder = format!("{}/", base.stdlib().trim_start_matches('/'));
+    let mut hasher = Hasher::new();
+    let paths = rootfs
+        .entries
+        .iter()
+        .filter(|(path, _)| path.starts_with(&folder) && path.ends_with(".py"))
+        .filter_map(|(path, node)| match node {
+            Node::File { content, .. } => {
+                hasher.update(Digest::of(content).bytes());
+                Some(format!("/{path}"))
+            }
+            _ => None,
+        })
+        .collect();
+    Unit {
+        what: format!("the standard library of Python {}", base.python),
+        digest: hasher.finish(),
+        paths,
+        read: Box::new(|path| match rootfs.entries.get(path.trim_start_matches('/')) {
+            Some(Node::File { content, .. }) => Ok(content.clone()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }),
+    }
+}
+
+/// `/a/b.py` → `a/__pycache__/b.cpython-311.pyc` (PEP 3147).
+fn cached_path(path: &str, tag: &str) -> String {
+    let path = path.trim_start_matches('/');
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let stem = file.strip_suffix(".py").unwrap_or(file);
+    let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+    format!("{folder}__pycache__/{stem}.{tag}.pyc")
+}
+
+fn add(made: &mut BTreeMap<String, Bytes>, files: Vec<(String, Bytes)>, tag: &str) {
+    for (path, bytecode) in files {
+        made.insert(cached_path(&path, tag), bytecode);
+    }
+}
+
+impl Unit<'_> {
+    /// What the bytecode follows from: the interpreter and this script, the sources, and where they will lie.
+    fn key(&self, interpreter: Digest) -> String {
+        let mut hasher = Hasher::new();
+        for path in &self.paths {
+            hasher.update(path.as_bytes());
+            hasher.update(b"\0");
+        }
+        format!("{interpreter} {} {}", self.digest, hasher.finish())
+    }
+}
+
+/// A unit's bytecode in the store: one blob, and where in it each module's is.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    blob: Digest,
+    /// Path, and the end of its bytecode; it begins where the one before ends.
+    files: Vec<(String, usize)>,
+}
+
+fn stored(store: &Store, key: &str) -> Result<Option<Vec<(String, Bytes)>>, StoreError> {
+    let Some(kept) = store.record::<Kept>("bytecode", key) else {
+        return Ok(None);
+    };
+    let Some(blob) = store.read(&kept.blob)? else {
+        return Ok(None);
+    };
+    let blob = Bytes::from(blob);
+    let mut begin = 0;
+    let mut files = Vec::with_capacity(kept.files.len());
+    for (path, end) in kept.files {
+        if end < begin || end > blob.len() {
+            return Ok(None);
+        }
+        files.push((path, blob.slice(begin..end)));
+        begin = end;
+    }
+    Ok(Some(files))
+}
+
+fn keep(store: &Store, key: &str, unit: &Unit<'_>, files: &[(String, Bytes)]) -> Result<(), BytecodeError> {
+    let mut writer = store.writer()?;
+    let mut ends = Vec::with_capacity(files.len());
+    let mut end = 0;
+    for (path, bytecode) in files {
+        writer.write_all(bytecode).map_err(|source| BytecodeError::Keep {
+            unit: unit.what.clone(),
+            source,
+        })?;
+        end += bytecode.len();
+        ends.push((path.clone(), end));
+    }
+    let (blob, _) = writer.commit()?;
+    Ok(store.keep_record("bytecode", key, &Kept { blob, files: ends })?)
+}
+
+/// Compiles every module; `None` for what is none. Workers take the next module when they are free: the answers do not
+/// depend on who gave them, since each module is compiled by itself.
+fn all(
+    python: &Python,
+    first: Worker,
+    units: &[&Unit<'_>],
+    work: &[(usize, &str)],
+    done: &(dyn Fn() + Sync),
+) -> Result<Vec<Option<Bytes>>, BytecodeError> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Bytes>>> = Mutex::new(vec![None; work.len()]);
+    let failure: Mutex<Option<BytecodeError>> = Mutex::new(None);
+    let run = |mut worker: Option<Worker>| {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((owner, path)) = work.get(index) else {
+                return;
+            };
+            let unit = units[*owner];
+            let source = match (unit.read)(path) {
+                Ok(source) => source,
+                Err(source) => {
+                    let error = BytecodeError::Source {
+                        unit: unit.what.clone(),
+                        path: (*path).to_owned(),
+                        source,
+                    };
+                    lock(&failure).get_or_insert(error);
+                    next.store(work.len(), Ordering::Relaxed);
+                    return;
+                }
+            };
+            // A module that kills its interpreter has no bytecode; the next one gets another interpreter.
+            let answer = worker
+                .take()
+                .or_else(|| python.start().ok())
+                .and_then(|mut running| match running.compile(path, &source) {
+                    Ok(answer) => {
+                        worker = Some(running);
+                        answer
+                    }
+                    Err(_) => None,
+                });
+            lock(&results)[index] = answer;
+            done();
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(work.len().max(1));
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| run(None));
+        }
+        run(Some(first));
+    });
+    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The unpacked interpreter.
+struct Python {
+    root: PathBuf,
+    /// `3.11`
+    minor: String,
+}
+
+/// A running interpreter that compiles one module at a time. Dropped, it ends.
+struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: ChildStdout,
+}
+
+impl Python {
+    /// Starts an interpreter and has it compile an empty module: a worker that is returned works.
+    fn start(&self) -> io::Result<Worker> {
+        let libraries = self.root.join("usr/lib").join(TRIPLE);
+        let mut child = Command::new(libraries.join(LOADER))
+            .arg("--library-path")
+            .arg(&libraries)
+            .arg(self.root.join(format!("usr/bin/python{}", self.minor)))
+            // No site, no user site, no bytecode of its own, no folder of ours on its path. Not -I: that would also ignore
+            // the two variables below.
+            .args(["-S", "-s", "-B", "-P", "-W", "ignore", "-c", SCRIPT])
+            .env_clear()
+            .env("PYTHONHOME", self.root.join("usr"))
+            // Sets of strings inside code objects are written in the order of their hashes.
+            .env("PYTHONHASHSEED", "0")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let mut worker = Worker {
+            child,
+            input: Some(input),
+            output,
+        };
+        match worker.compile("/probe.py", b"")? {
+            Some(_) => Ok(worker),
+            None => Err(io::Error::other("it cannot compile an empty module")),
+        }
+    }
+}
+
+impl Worker {
+    /// The bytecode, or nothing where the source is no module of this Python; an error if the interpreter is gone.
+    fn compile(&mut self, path: &str, source: &[u8]) -> io::Result<Option<Bytes>> {
+        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        for part in [path.as_bytes(), source] {
+            let length = u32::try_from(part.len()).map_err(io::Error::other)?;
+            input.write_all(&length.to_le_bytes())?;
+            input.write_all(part)?;
+        }
+        input.flush()?;
+        let mut head = [0; 5];
+        self.output.read_exact(&mut head)?;
+        let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if length > LONGEST_ANSWER {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut answer = vec![0; length];
+        self.output.read_exact(&mut answer)?;
+        Ok((head[0] == 0).then(|| answer.into()))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Its input's end is its signal to leave; one that hangs in a module is not waited for.
+        self.input = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The files of an unpacked interpreter, so that a damaged one is noticed: path and content's digest.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    files: Vec<(String, Digest)>,
+}
+
+/// The folder of the unpacked interpreter; made, or made again, where it is not what it was.
+fn unpacked(store: &Store, base: &Debian, key: Digest) -> Result<PathBuf, BytecodeError> {
+    let name = key.to_string();
+    let root = store.folder().join("interpreters").join(key.hex());
+    // One process unpacks; nobody looks at a folder that another one is replacing.
+    let _guard = store.lock(&format!("interpreter {name}"))?;
+    if let Some(manifest) = store.record::<Manifest>("interpreters", &name)
+        && is_intact(&root, &manifest)
+    {
+        return Ok(root);
+    }
+    let rootfs = debian::rootfs(store, base, PLATFORM)?;
+    let fault = |source| BytecodeError::Unpack {
+        path: root.clone(),
+        source,
+    };
+    let folder = store.temporary_folder()?;
+    let files = unpack(&rootfs, base, folder.path()).map_err(fault)?;
+    match std::fs::remove_dir_all(&root) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
+        _ => {}
+    }
+    std::fs::create_dir_all(store.folder().join("interpreters")).map_err(fault)?;
+    std::fs::rename(folder.path(), &root).map_err(fault)?;
+    store.keep_record("interpreters", &name, &Manifest { files })?;
+    Ok(root)
+}
+
+/// Writes what compiling needs: the program, its libraries, the modules that it starts with. Links become copies: those of
+/// an image may point anywhere.
+fn unpack(rootfs: &Rootfs, base: &Debian, to: &Path) -> io::Result<Vec<(String, Digest)>> {
+    let program = base.python_path().trim_start_matches('/').to_owned();
+    let stdlib = format!("{}/", base.stdlib().trim_start_matches('/'));
+    let libraries = format!("usr/lib/{TRIPLE}/");
+    let mut files = Vec::new();
+    for (path, node) in &rootfs.entries {
+        let library = path
+            .strip_prefix(&libraries)
+            .is_some_and(|file| !file.contains('/') && file.contains(".so"));
+        let module = path.strip_prefix(&stdlib).is_some_and(|file| {
+            let package = file.split_once('/').map(|(package, _)| package);
+            file.ends_with(".py") && matches!(package, None | Some("encodings" | "importlib" | "collections" | "re"))
+        });
+        if !(library || module || *path == program) {
+            continue;
+        }
+        let content = match node {
+            Node::File { content, .. } => content,
+            Node::Symlink { target } => match rootfs.entries.get(&format!("{libraries}{target}")) {
+                Some(Node::File { content, .. }) if library => content,
+                _ => continue,
+            },
+            Node::Directory { .. } => continue,
+        };
+        let at = to.join(path);
+        if let Some(parent) = at.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&at, content)?;
+        let mode = if *path == program || path.ends_with(LOADER) { 0o755 } else { 0o644 };
+        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode))?;
+        files.push((path.clone(), Digest::of(content)));
+    }
+    Ok(files)
+}
+
+fn is_intact(root: &Path, manifest: &Manifest) -> bool {
+    !manifest.files.is_empty()
+        && manifest
+            .files
+            .iter()
+            .all(|(path, digest)| std::fs::read(root.join(path)).is_ok_and(|content| Digest::of(&content) == *digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytecode_lies_where_the_import_system_looks() {
+        assert_eq!(cached_path("/a/b/c.py", "cpython-311"), "a/b/__pycache__/c.cpython-311.pyc");
+        assert_eq!(cached_path("/c.py", "cpython-313"), "__pycache__/c.cpython-313.pyc");
+    }
+}
