@@ -152,7 +152,11 @@ pub fn compile(
         add(&mut made, files, &tag);
     }
     if refused > 0 {
-        reporter.note(&format!("{refused} files of {} are no modules of Python {} and have no bytecode", work.len(), python.minor));
+        reporter.note(&format!(
+            "{refused} files of {} are no modules of Python {} and have no bytecode",
+            work.len(),
+            python.minor
+        ));
     }
     Ok(Bytecode::Made(made))
 }
@@ -189,7 +193,11 @@ fn cached_path(path: &str, tag: &str) -> String {
     let path = path.trim_start_matches('/');
     let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = file.strip_suffix(".py").unwrap_or(file);
-    let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+    let folder = if folder.is_empty() {
+        String::new()
+    } else {
+        format!("{folder}/")
+    };
     format!("{folder}__pycache__/{stem}.{tag}.pyc")
 }
 
@@ -302,16 +310,23 @@ fn all(
             done();
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(work.len().max(1));
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(work.len().max(1));
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| run(None));
         }
         run(Some(first));
     });
-    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+    match failure
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    {
         Some(error) => Err(error),
-        None => Ok(results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)),
+        None => Ok(results
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)),
     }
 }
 
@@ -446,7 +461,11 @@ fn unpack(rootfs: &Rootfs, base: &Debian, to: &Path) -> io::Result<Vec<(String, 
             .is_some_and(|file| !file.contains('/') && file.contains(".so"));
         let module = path.strip_prefix(&stdlib).is_some_and(|file| {
             let package = file.split_once('/').map(|(package, _)| package);
-            file.ends_with(".py") && matches!(package, None | Some("encodings" | "importlib" | "collections" | "re"))
+            file.ends_with(".py")
+                && matches!(
+                    package,
+                    None | Some("encodings" | "importlib" | "collections" | "re")
+                )
         });
         if !(library || module || *path == program) {
             continue;
@@ -464,7 +483,11 @@ fn unpack(rootfs: &Rootfs, base: &Debian, to: &Path) -> io::Result<Vec<(String, 
             std::fs::create_dir_all(parent)?;
         }
         std::fs::write(&at, content)?;
-        let mode = if *path == program || path.ends_with(LOADER) { 0o755 } else { 0o644 };
+        let mode = if *path == program || path.ends_with(LOADER) {
+            0o755
+        } else {
+            0o644
+        };
         std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode))?;
         files.push((path.clone(), Digest::of(content)));
     }
@@ -473,10 +496,9 @@ fn unpack(rootfs: &Rootfs, base: &Debian, to: &Path) -> io::Result<Vec<(String, 
 
 fn is_intact(root: &Path, manifest: &Manifest) -> bool {
     !manifest.files.is_empty()
-        && manifest
-            .files
-            .iter()
-            .all(|(path, digest)| std::fs::read(root.join(path)).is_ok_and(|content| Digest::of(&content) == *digest))
+        && manifest.files.iter().all(|(path, digest)| {
+            std::fs::read(root.join(path)).is_ok_and(|content| Digest::of(&content) == *digest)
+        })
 }
 
 #[cfg(test)]
@@ -485,7 +507,13 @@ mod tests {
 
     #[test]
     fn bytecode_lies_where_the_import_system_looks() {
-        assert_eq!(cached_path("/a/b/c.py", "cpython-311"), "a/b/__pycache__/c.cpython-311.pyc");
-        assert_eq!(cached_path("/c.py", "cpython-313"), "__pycache__/c.cpython-313.pyc");
+        assert_eq!(
+            cached_path("/a/b/c.py", "cpython-311"),
+            "a/b/__pycache__/c.cpython-311.pyc"
+        );
+        assert_eq!(
+            cached_path("/c.py", "cpython-313"),
+            "__pycache__/c.cpython-313.pyc"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Layers: bytes that are finished when made.
 
+pub mod bytecode;
 pub mod deflate;
 pub mod sums;
 pub mod unpack;

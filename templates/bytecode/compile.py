@@ -38,6 +38,11 @@ def compiled(path, source):
     return bytes(_code_to_hash_pyc(code, source_hash(KEY, source), False))
 
 
+# One-character strings exist once in a process, and a .pyc tells whether one is interned: "*" is from the first
+# `import *` on, so a module's bytecode would depend on what was compiled before it. Here all of them are, from the start.
+for number in range(256):
+    sys.intern(chr(number))
+
 while True:
     path, source = take().decode(), take()
     try:
