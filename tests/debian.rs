@@ -6,7 +6,7 @@ use mlrails::lock::base::{Base, Debian};
 use mlrails::reporter::Silent;
 use mlrails::store::Store;
 
-use crate::support::debian::{Published, Server, write};
+use crate::support::debian::{Published, Server, real, write};
 
 const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
 
@@ -29,9 +29,18 @@ fn machine() -> Machine {
 }
 
 async fn resolve(machine: &Machine, archive: &Archive, packages: &[String]) -> Result<Debian, DebianError> {
+    resolve_for(&PLATFORMS, machine, archive, packages).await
+}
+
+async fn resolve_for(
+    platforms: &[&str],
+    machine: &Machine,
+    archive: &Archive,
+    packages: &[String],
+) -> Result<Debian, DebianError> {
     let wanted = Wanted {
         release: debian::release_with_python(3, 11).unwrap(),
-        platforms: &PLATFORMS,
+        platforms,
         packages,
         locked: None,
     };
@@ -233,4 +242,132 @@ async fn what_debian_does_not_have_is_named() {
         (1, "Debian bookworm has no package `libgomp2` for amd64")
     );
     assert_eq!(failure.hints(), ["did you mean `libgomp1`?"]);
+}
+
+/// Debian's own signature, index and packages; its interpreter, run from a folder without root.
+#[tokio::test]
+async fn the_real_archive_gives_a_base_whose_interpreter_compiles() {
+    let Some(archive) = real() else {
+        return;
+    };
+    let machine = machine();
+    let base = resolve_for(&["linux/amd64"], &machine, &archive, &["libgomp1".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!((base.python.as_str(), base.glibc.as_str()), ("3.11.2", "2.36"));
+    debian::fetch(
+        &machine.client,
+        &machine.store,
+        &archive.mirror,
+        &base,
+        "linux/amd64",
+        &Silent,
+    )
+    .await
+    .unwrap();
+    let rootfs = debian::rootfs(&machine.store, &base, "linux/amd64").unwrap();
+    let programs: Vec<&str> = rootfs
+        .entries
+        .keys()
+        .filter(|path| path.starts_with("usr/bin/") || path.starts_with("usr/sbin/"))
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        programs,
+        ["usr/bin/python", "usr/bin/python3", "usr/bin/python3.11"]
+    );
+    assert!(
+        text(&rootfs, "etc/ssl/certs/ca-certificates.crt")
+            .matches("BEGIN CERTIFICATE")
+            .count()
+            > 100
+    );
+    assert!(text(&rootfs, "usr/lib/os-release").contains("VERSION_CODENAME=bookworm"));
+    bytecode_does_not_depend_on_order(&machine.store, &base);
+}
+
+fn bytecode_does_not_depend_on_order(store: &Store, base: &Debian) {
+    use mlrails::layers::bytecode::{self, Bytecode, Unit};
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let folder = "/opt/venv/lib/python3.11/site-packages";
+    let sources = BTreeMap::from([
+        // One-character strings and names that may or may not have been interned before.
+        (
+            format!("{folder}/a.py"),
+            "def f(*, x):\n    return '*', '/', x, {'b', 'a', 'c'}\n",
+        ),
+        (format!("{folder}/b.py"), "from os import *\n"),
+        (
+            format!("{folder}/c/__init__.py"),
+            "# -*- coding: latin-1 -*-\nNAME = 'c'\n",
+        ),
+        (
+            format!("{folder}/c/python2.py"),
+            "print 'no module of this Python'\n",
+        ),
+    ]);
+    let reads = AtomicUsize::new(0);
+    let compile = |paths: Vec<String>, digest: &[u8]| {
+        let unit = Unit {
+            what: "a wheel".to_owned(),
+            digest: mlrails::digest::Digest::of(digest),
+            paths,
+            read: Box::new(|path| {
+                reads.fetch_add(1, Ordering::Relaxed);
+                Ok(sources[path].as_bytes().into())
+            }),
+        };
+        match bytecode::compile(store, base, &[unit], &Silent).unwrap() {
+            Bytecode::Made(files) => Some(files),
+            // Another architecture: the reason is said, and there is nothing to compare.
+            Bytecode::Impossible(reason) => {
+                assert!(
+                    cfg!(not(all(target_os = "linux", target_arch = "x86_64"))),
+                    "{reason}"
+                );
+                None
+            }
+        }
+    };
+    let forward: Vec<String> = sources.keys().cloned().collect();
+    let backward: Vec<String> = sources.keys().rev().cloned().collect();
+    let Some(first) = compile(forward.clone(), b"one") else {
+        return;
+    };
+    let names: Vec<&str> = first
+        .keys()
+        .map(|path| path.rsplit_once("site-packages/").unwrap().1)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "__pycache__/a.cpython-311.pyc",
+            "__pycache__/b.cpython-311.pyc",
+            "c/__pycache__/__init__.cpython-311.pyc"
+        ]
+    );
+    for bytecode in first.values() {
+        assert_eq!(bytecode[4..8], [1, 0, 0, 0], "PEP 552: by hash, and unchecked");
+    }
+    assert_eq!(compile(backward, b"two").unwrap(), first);
+    assert_eq!(reads.swap(0, Ordering::Relaxed), 8);
+    assert_eq!(compile(forward.clone(), b"one").unwrap(), first);
+    assert_eq!(
+        reads.swap(0, Ordering::Relaxed),
+        0,
+        "a unit is compiled once, ever"
+    );
+
+    // An interpreter that was damaged in the cache is unpacked again.
+    let interpreters = store.folder().join("interpreters");
+    let root = std::fs::read_dir(&interpreters)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::write(root.join("usr/bin/python3.11"), "damaged").unwrap();
+    assert_eq!(compile(forward, b"three").unwrap(), first);
 }

@@ -532,3 +532,22 @@ impl Server {
         self.asked.lock().unwrap().clone()
     }
 }
+
+/// The slice of the real archive that `make setup` keeps in tests/store: signed by Debian, for amd64. None where setup has not
+/// run, which is an error where all parts are required.
+pub fn real() -> Option<Archive> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/debian");
+    if !folder.join("dists/bookworm/InRelease").exists() {
+        assert!(
+            std::env::var_os("MLRAILS_PEERS").is_none_or(|value| value != "required"),
+            "tests/store holds no Debian archive: run `make setup`"
+        );
+        return None;
+    }
+    let mut mirror = Mirror::parse(&format!("file://{}", folder.display())).unwrap();
+    mirror.snapshot = None;
+    Some(Archive {
+        mirror,
+        keys: Keyring::embedded(),
+    })
+}
