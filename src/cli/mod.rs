@@ -3,6 +3,7 @@
 //! Only this room prints. A command takes its own `Args` and the [`Session`], and answers with an [`Exit`] or a
 //! [`Failure`], which `main` shows.
 
+mod base;
 mod cache;
 pub mod diagnostics;
 mod printer;

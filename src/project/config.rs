@@ -36,6 +36,10 @@ pub struct ImageConfig {
     pub accelerator: Option<Placed<String>>,
     /// A folder of buildpacks of the project's own.
     pub buildpacks: Option<Placed<String>>,
+    /// Where Debian's archive is fetched from, instead of the machine's own mirror.
+    pub debian_mirror: Option<Placed<String>>,
+    /// Debian packages that the base gets besides what every base has: `libgomp1`.
+    pub packages: Vec<Placed<String>>,
 }
 
 /// `[dependencies]`
@@ -87,6 +91,8 @@ pub const KEYS: &[&str] = &[
     "image.include",
     "image.accelerator",
     "image.buildpacks",
+    "image.debian-mirror",
+    "image.packages",
     "dependencies.keep",
     "golden.rows",
     "golden.group",
@@ -112,6 +118,8 @@ pub fn read(root: &Table<'_>, prefix: &str, folder: &Path, mistakes: &mut Vec<Mi
             include: image.strings("include", mistakes),
             accelerator: image.string("accelerator", mistakes),
             buildpacks: image.string("buildpacks", mistakes),
+            debian_mirror: image.string("debian-mirror", mistakes),
+            packages: image.strings("packages", mistakes),
         };
         for path in config.image.include.iter().chain(&config.image.buildpacks) {
             inside(path, folder, mistakes);

@@ -1,0 +1,89 @@
+//! The base's part in `lock` and `image`: resolved when the lock has none that fits, and otherwise left alone.
+
+use super::{Failure, Session};
+use crate::debian::{self, Archive, Wanted};
+use crate::lock::base::Base;
+use crate::project::Manifest;
+use crate::python::target::Platform;
+use crate::targets::{BaseChoice, Targets};
+
+/// Whether the locked base is reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    Keep,
+    /// `lock --upgrade-base`
+    Newest,
+}
+
+/// The base for `targets`: the locked one where it still is what the project asks for, else a newly resolved one.
+/// `packages` are the Debian packages that it needs besides what every base has.
+pub fn base(
+    session: &Session,
+    manifest: &Manifest,
+    targets: &Targets,
+    locked: Option<&Base>,
+    packages: &[String],
+    upgrade: Upgrade,
+) -> Result<Base, Failure> {
+    if let Some(base) = locked
+        && upgrade == Upgrade::Keep
+        && fits(base, targets, packages)
+    {
+        return Ok(base.clone());
+    }
+    match &targets.base {
+        BaseChoice::Debian(release) => {
+            let archive = archive(manifest)?;
+            let names: Vec<&str> = targets.platforms.iter().map(|platform| platform.name()).collect();
+            let date = match locked {
+                Some(Base::Debian(base)) if base.codename == release.codename => Some(base.date),
+                _ => None,
+            };
+            let wanted = Wanted {
+                release,
+                platforms: &names,
+                packages,
+                locked: date,
+            };
+            let (client, store, reporter) = (session.client(&[])?, session.store()?, session.reporter());
+            let base =
+                session.block_on(debian::resolve(&client, &store, &archive, &wanted, &*reporter))??;
+            Ok(Base::Debian(base))
+        }
+        BaseChoice::Registry { reference, .. } => Err(Failure::new(format!(
+            "the base {reference} would come from a registry, which this version does not build on yet"
+        ))
+        .hint("use Python 3.11 or 3.13, which have a base assembled from Debian")),
+    }
+}
+
+/// Where Debian packages come from for this project.
+pub fn archive(manifest: &Manifest) -> Result<Archive, Failure> {
+    let mirror = manifest
+        .config
+        .image
+        .debian_mirror
+        .as_ref()
+        .map(|mirror| mirror.value.as_str());
+    Ok(Archive::choose(mirror)?)
+}
+
+/// Whether a locked base is what the project asks for now.
+pub fn fits(base: &Base, targets: &Targets, packages: &[String]) -> bool {
+    let covered = |platform: &Platform| base.platforms().contains(&platform.name());
+    if !targets.platforms.iter().all(covered) {
+        return false;
+    }
+    match (base, &targets.base) {
+        (Base::Debian(base), BaseChoice::Debian(release)) => {
+            base.codename == release.codename
+                && base.packages.values().all(|debs| {
+                    packages
+                        .iter()
+                        .all(|name| debs.iter().any(|deb| deb.name == *name))
+                })
+        }
+        (Base::Registry(base), BaseChoice::Registry { reference, .. }) => base.reference == *reference,
+        _ => false,
+    }
+}
