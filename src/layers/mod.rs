@@ -1,6 +1,5 @@
 //! Layers: bytes that are finished when made.
 
 pub mod bytecode;
-pub mod deflate;
 pub mod sums;
 pub mod unpack;
