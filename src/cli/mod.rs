@@ -5,7 +5,10 @@
 
 mod base;
 mod cache;
+mod check;
 pub mod diagnostics;
+mod drawing;
+mod graph;
 mod printer;
 mod progress;
 mod session;
@@ -88,6 +91,10 @@ pub enum When {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Read a project without running it: nodes, the cut, imports, and every mistake
+    Check(check::Args),
+    /// Show the pipeline: a tree, JSON, Mermaid, or an SVG drawing
+    Graph(graph::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -115,6 +122,8 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 
 fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
     match command {
+        Command::Check(args) => check::run(args, session),
+        Command::Graph(args) => graph::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

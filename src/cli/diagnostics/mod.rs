@@ -6,6 +6,7 @@ mod debian;
 mod fetch;
 mod http;
 mod lock;
+pub(crate) mod project;
 mod store;
 mod targets;
 
@@ -18,6 +19,8 @@ pub struct Failure {
     /// Already laid out: source excerpts with carets, in plain text and in colour.
     rendered: Option<(String, String)>,
     hints: Vec<String>,
+    /// More facts for `--format json`, merged into the answer.
+    details: Option<serde_json::Value>,
     code: u8,
 }
 
@@ -28,6 +31,7 @@ impl Failure {
             message: Some(message.into()),
             rendered: None,
             hints: Vec::new(),
+            details: None,
             code: 1,
         }
     }
@@ -77,6 +81,12 @@ impl Failure {
         self
     }
 
+    /// Facts that `--format json` shows beside the message: an object.
+    pub fn details(mut self, details: serde_json::Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
     pub fn code(&self) -> u8 {
         self.code
     }
@@ -96,7 +106,14 @@ impl Failure {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {
-        json!({ "error": { "message": self.message, "hints": self.hints, "code": self.code } })
+        let mut shown =
+            json!({ "error": { "message": self.message, "hints": self.hints, "code": self.code } });
+        if let (Some(serde_json::Value::Object(details)), Some(object)) =
+            (&self.details, shown.as_object_mut())
+        {
+            object.extend(details.clone());
+        }
+        shown
     }
 }
 
