@@ -9,6 +9,7 @@ mod lock;
 pub(crate) mod project;
 mod store;
 mod targets;
+mod verify;
 
 use serde_json::json;
 
