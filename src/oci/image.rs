@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::json;
 
+use super::manifest::{Descriptor, ImageManifest};
+use super::media::Family;
+pub use super::media::{LayerType, media_type};
+pub use super::platform::Platform;
 use crate::digest::Digest;
 
 /// A finished layer: what a manifest says of it, what a config says of it, and where its bytes are.
@@ -35,14 +40,6 @@ pub enum LayerBytes {
     /// Known to be in these repositories (`host/name`) and nowhere on this machine: mounted or left alone by a push, fetched
     /// by any other destination.
     Remote(Vec<String>),
-}
-
-/// The compression of a layer. The media type's family (OCI or Docker) is the image's, never the layer's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LayerType {
-    Tar,
-    Gzip,
-    Zstd,
 }
 
 /// One platform's image: what a config holds, and the layers, lowest first.
@@ -89,24 +86,65 @@ impl Image {
     /// Describes `layers` by a config and a manifest with OCI media types. The same values give the same bytes: keys
     /// stand in a fixed order and nothing is added.
     pub fn new(platform: Platform, layers: Vec<Layer>, config: &Config) -> Result<Self, ConfigError> {
+        Self::in_family(Family::Oci, platform, layers, config)
+    }
+
+    /// [`Image::new`] with the media types of `family`: Docker's where the base uses them, since the two never mix.
+    pub fn in_family(
+        family: Family,
+        platform: Platform,
+        layers: Vec<Layer>,
+        config: &Config,
+    ) -> Result<Self, ConfigError> {
         if config.history.iter().filter(|entry| !entry.empty).count() != layers.len() {
             return Err(ConfigError::History);
         }
+        let config = config_json(&platform, &layers, config);
+        Self::described(family, platform, layers, &config)
+    }
+
+    /// This image with more layers on top, each with a line of history; the rest of its config stays as it is.
+    pub fn append(&self, layers: Vec<Layer>, created: jiff::Timestamp) -> Result<Self, ConfigError> {
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&self.config).map_err(ConfigError::Encode)?;
+        for layer in &layers {
+            let line = json!({ "created": created.to_string(), "created_by": layer.created_by });
+            for (list, entry) in [
+                (&["history"][..], line),
+                (&["rootfs", "diff_ids"], json!(layer.diff_id)),
+            ] {
+                let found = list
+                    .iter()
+                    .try_fold(&mut config, |value, key| value.get_mut(*key));
+                let list = found.and_then(serde_json::Value::as_array_mut);
+                list.ok_or(ConfigError::History)?.push(entry);
+            }
+        }
+        let all = self.layers.iter().cloned().chain(layers).collect();
+        Self::described(self.family(), self.platform.clone(), all, &config)
+    }
+
+    fn described(
+        family: Family,
+        platform: Platform,
+        layers: Vec<Layer>,
+        config: &serde_json::Value,
+    ) -> Result<Self, ConfigError> {
         if layers.len() > MOST_LAYERS {
             return Err(ConfigError::TooMany { layers: layers.len() });
         }
-        let config = config_json(&platform, &layers, config);
-        let config = Bytes::from(serde_json::to_vec(&config).map_err(ConfigError::Encode)?);
-        let described: Vec<_> = layers
+        let config = Bytes::from(serde_json::to_vec(config).map_err(ConfigError::Encode)?);
+        let described = layers
             .iter()
             .map(|layer| {
-                json!({ "mediaType": layer.media_type.oci(), "digest": layer.digest, "size": layer.size })
+                let media_type = family.layer(layer.media_type).ok_or(ConfigError::Mixed)?;
+                Ok(json!({ "mediaType": media_type, "digest": layer.digest, "size": layer.size }))
             })
-            .collect();
+            .collect::<Result<Vec<_>, ConfigError>>()?;
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": media_type::MANIFEST,
-            "config": { "mediaType": media_type::CONFIG, "digest": Digest::of(&config), "size": config.len() },
+            "mediaType": family.manifest(),
+            "config": { "mediaType": family.config(), "digest": Digest::of(&config), "size": config.len() },
             "layers": described,
         });
         let manifest = Bytes::from(serde_json::to_vec(&manifest).map_err(ConfigError::Encode)?);
@@ -115,7 +153,62 @@ impl Image {
             layers,
             config,
             manifest,
-            media_type: media_type::MANIFEST,
+            media_type: family.manifest(),
+        })
+    }
+
+    /// An image that somebody made: `manifest` are the bytes that `parsed` was read from, `config` those it names.
+    /// `place` says where a layer's bytes are. Layer by layer, the manifest and the config must agree.
+    pub fn read(
+        manifest: Bytes,
+        parsed: &ImageManifest,
+        config: Bytes,
+        place: impl Fn(&Descriptor) -> LayerBytes,
+    ) -> Result<Self, ConfigError> {
+        let actual = Digest::of(&config);
+        if actual != parsed.config.digest || config.len() as u64 != parsed.config.size {
+            return Err(ConfigError::NotTheConfig {
+                expected: parsed.config.digest,
+                actual,
+            });
+        }
+        let read: ReadConfig = serde_json::from_slice(&config).map_err(ConfigError::Encode)?;
+        let diff_ids = read.rootfs.diff_ids;
+        if diff_ids.len() != parsed.layers.len() {
+            return Err(ConfigError::DiffIds {
+                diff_ids: diff_ids.len(),
+                layers: parsed.layers.len(),
+            });
+        }
+        // History is advisory: where it does not fit the layers, they have no words.
+        let mut words = read
+            .history
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|line| !line.empty_layer);
+        let layers = parsed
+            .layers
+            .iter()
+            .zip(diff_ids)
+            .map(|((descriptor, kind), diff_id)| Layer {
+                media_type: *kind,
+                digest: descriptor.digest,
+                size: descriptor.size,
+                diff_id,
+                created_by: words.next().and_then(|line| line.created_by).unwrap_or_default(),
+                bytes: place(descriptor),
+            })
+            .collect();
+        Ok(Self {
+            platform: Platform {
+                os: read.os.unwrap_or_else(|| "linux".to_owned()),
+                architecture: read.architecture.unwrap_or_default(),
+                variant: read.variant.filter(|variant| !variant.is_empty()),
+            },
+            layers,
+            config,
+            manifest,
+            media_type: parsed.family.manifest(),
         })
     }
 
@@ -123,6 +216,57 @@ impl Image {
     pub fn digest(&self) -> Digest {
         Digest::of(&self.manifest)
     }
+
+    /// The config's digest: the image's name inside an engine.
+    pub fn config_digest(&self) -> Digest {
+        Digest::of(&self.config)
+    }
+
+    /// Whose media types the manifest has.
+    pub fn family(&self) -> Family {
+        if self.media_type == Family::Docker.manifest() {
+            Family::Docker
+        } else {
+            Family::Oci
+        }
+    }
+
+    /// The labels in the config; empty where it has none.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let config: Option<ReadConfig> = serde_json::from_slice(&self.config).ok();
+        config
+            .and_then(|config| config.config?.labels)
+            .unwrap_or_default()
+    }
+}
+
+/// What is read of a config that somebody else wrote.
+#[derive(Deserialize)]
+struct ReadConfig {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+    config: Option<ReadLaunch>,
+    rootfs: ReadRootfs,
+    history: Option<Vec<ReadHistory>>,
+}
+
+#[derive(Deserialize)]
+struct ReadLaunch {
+    #[serde(rename = "Labels")]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct ReadRootfs {
+    diff_ids: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct ReadHistory {
+    created_by: Option<String>,
+    #[serde(default)]
+    empty_layer: bool,
 }
 
 /// What overlay filesystems and the Docker daemon take.
@@ -135,8 +279,16 @@ pub enum ConfigError {
     History,
     #[error("{layers} layers are more than the {MOST_LAYERS} that engines take")]
     TooMany { layers: usize },
-    #[error("the image cannot be described")]
-    Encode(serde_json::Error),
+    #[error("the image's description is not JSON of the expected shape")]
+    Encode(#[source] serde_json::Error),
+    #[error("OCI and Docker media types do not go into one image (zstd layers are OCI's)")]
+    Mixed,
+    #[error("{platform} is there twice")]
+    Twice { platform: String },
+    #[error("the config should be {expected} and is {actual}")]
+    NotTheConfig { expected: Digest, actual: Digest },
+    #[error("the config has {diff_ids} diff_ids, and the manifest {layers} layers")]
+    DiffIds { diff_ids: usize, layers: usize },
 }
 
 fn config_json(platform: &Platform, layers: &[Layer], config: &Config) -> serde_json::Value {
@@ -179,31 +331,93 @@ fn config_json(platform: &Platform, layers: &[Layer], config: &Config) -> serde_
     value
 }
 
-/// Media types of the OCI image-spec, "Media Types".
-pub mod media_type {
-    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-    pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-    pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Document;
 
-impl LayerType {
-    /// The OCI media type.
-    pub fn oci(self) -> &'static str {
-        match self {
-            Self::Tar => media_type::LAYER,
-            Self::Gzip => media_type::LAYER_GZIP,
-            Self::Zstd => media_type::LAYER_ZSTD,
+    fn layer(content: &'static [u8]) -> Layer {
+        Layer {
+            media_type: LayerType::Tar,
+            digest: Digest::of(content),
+            size: content.len() as u64,
+            diff_id: Digest::of(content),
+            created_by: "a layer".to_owned(),
+            bytes: LayerBytes::Memory(Bytes::from_static(content)),
         }
     }
-}
 
-/// An OCI platform, for example `linux/arm64/v8`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Platform {
-    pub os: String,
-    pub architecture: String,
-    pub variant: Option<String>,
+    fn config(layers: usize) -> Config {
+        let line = History {
+            created: jiff::Timestamp::UNIX_EPOCH,
+            created_by: "a layer".to_owned(),
+            empty: false,
+        };
+        Config {
+            created: jiff::Timestamp::UNIX_EPOCH,
+            environment: vec!["A=b".to_owned()],
+            entrypoint: vec!["/hello".to_owned()],
+            command: Vec::new(),
+            user: "65532".to_owned(),
+            folder: "/".to_owned(),
+            ports: vec![8080],
+            stop_signal: "SIGTERM".to_owned(),
+            labels: [("k".to_owned(), "v".to_owned())].into(),
+            history: vec![line; layers],
+        }
+    }
+
+    #[test]
+    fn appending_is_making_with_more_layers() {
+        let platform: Platform = "linux/arm64/v8".parse().unwrap();
+        let (one, other) = (layer(b"one"), layer(b"other"));
+        let small = Image::new(platform.clone(), vec![one.clone()], &config(1)).unwrap();
+        let large = Image::new(platform, vec![one, other.clone()], &config(2)).unwrap();
+        let appended = small.append(vec![other], jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(appended.manifest, large.manifest);
+        assert_eq!(appended.config, large.config);
+        assert_ne!(appended.digest(), small.digest());
+    }
+
+    #[test]
+    fn what_was_made_is_read_back_and_lies_are_not() {
+        let image = Image::new("linux/amd64".parse().unwrap(), vec![layer(b"one")], &config(1)).unwrap();
+        let Document::Image(parsed) = Document::parse(&image.manifest, Some(image.media_type)).unwrap()
+        else {
+            panic!("an image");
+        };
+        let place = |_: &Descriptor| LayerBytes::Remote(Vec::new());
+        let read = Image::read(image.manifest.clone(), &parsed, image.config.clone(), place).unwrap();
+        assert_eq!(read.platform, image.platform);
+        assert_eq!(read.layers[0].diff_id, image.layers[0].diff_id);
+        assert_eq!(read.labels()["k"], "v");
+        let other = Image::read(image.manifest.clone(), &parsed, Bytes::from_static(b"{}"), place);
+        assert!(matches!(other, Err(ConfigError::NotTheConfig { .. })));
+        let mut fewer = parsed.clone();
+        fewer.layers.clear();
+        let fewer = Image::read(image.manifest.clone(), &fewer, image.config.clone(), place);
+        assert!(matches!(fewer, Err(ConfigError::DiffIds { .. })));
+    }
+
+    #[test]
+    fn the_families_never_mix() {
+        let mut zstd = layer(b"one");
+        zstd.media_type = LayerType::Zstd;
+        let made = Image::in_family(
+            Family::Docker,
+            "linux/amd64".parse().unwrap(),
+            vec![zstd],
+            &config(1),
+        );
+        assert!(matches!(made, Err(ConfigError::Mixed)));
+        let docker = Image::in_family(
+            Family::Docker,
+            "linux/amd64".parse().unwrap(),
+            vec![layer(b"1")],
+            &config(1),
+        )
+        .unwrap();
+        let text = std::str::from_utf8(&docker.manifest).unwrap();
+        assert!(!text.contains("vnd.oci"), "{text}");
+    }
 }
