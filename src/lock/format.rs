@@ -183,6 +183,8 @@ struct RawOurs {
     #[serde(default)]
     requires: Vec<String>,
     #[serde(default)]
+    extras: Vec<String>,
+    #[serde(default)]
     imports: Vec<String>,
     fork: Option<String>,
 }
@@ -321,6 +323,7 @@ fn package(raw: RawPackage) -> Result<Package, Fault> {
             .iter()
             .map(|text| requirement::parse(text).map_err(|error| Fault::Rule(error.to_string())))
             .collect::<Result<_, _>>()?,
+        extras: fields(&format!("extras of {name}"), &ours.extras)?,
         fork: ours
             .fork
             .map_or(Ok(MarkerTree::TRUE), |text| marker("fork", &text))?,
@@ -539,7 +542,8 @@ impl Writer {
                 );
             }
         }
-        if package.requires.is_empty() && package.imports.is_empty() && package.fork.is_true() {
+        let nothing = package.requires.is_empty() && package.extras.is_empty() && package.imports.is_empty();
+        if nothing && package.fork.is_true() {
             return;
         }
         self.text.push_str("\n[packages.tool.mlrails]\n");
@@ -547,6 +551,7 @@ impl Writer {
             self.pair("fork", &marker_text(&package.fork));
         }
         self.list("requires", package.requires.iter().map(ToString::to_string));
+        self.list("extras", package.extras.iter().map(ToString::to_string));
         self.list("imports", package.imports.iter().cloned());
     }
 

@@ -72,6 +72,8 @@ pub struct Package {
     pub requires_python: Option<VersionSpecifiers>,
     /// Its Requires-Dist as published, so that reachability is computed from the lock alone.
     pub requires: Vec<Requirement>,
+    /// The extras of it that the lock covers: those that somebody asked for when it was solved.
+    pub extras: Vec<ExtraName>,
     /// In which forks this entry answers for its name; TRUE unless the name has several entries.
     pub fork: MarkerTree,
     /// The index it came from, without credentials.

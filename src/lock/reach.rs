@@ -53,6 +53,8 @@ pub struct Entry<'a> {
     pub name: &'a PackageName,
     pub version: Option<&'a Version>,
     pub requires: &'a [Requirement],
+    /// The extras that `requires` speaks of.
+    pub extras: &'a [ExtraName],
     /// In which forks this entry answers for its name.
     pub fork: MarkerTree,
 }
@@ -164,6 +166,9 @@ impl<'a> Walk<'a, '_> {
             remaining = remaining.and(entry.fork.negate());
             self.reach((index, None), here);
             for extra in &requirement.extras {
+                if !entry.extras.contains(extra) {
+                    return Err(unmet(format!("it is locked without the extra `{extra}`")));
+                }
                 self.reach((index, Some(extra)), here);
             }
         }
@@ -272,12 +277,14 @@ mod tests {
                 )
             })
             .collect();
+        let extras = ["x".parse().unwrap()];
         let entries: Vec<Entry<'_>> = parsed
             .iter()
             .map(|(name, version, fork, requires)| Entry {
                 name,
                 version: Some(version),
                 requires,
+                extras: &extras,
                 fork: *fork,
             })
             .collect();
@@ -323,11 +330,13 @@ mod tests {
         .unwrap();
         assert_eq!(found[1], "sys_platform == 'linux'");
         assert_eq!(
-            found[2],
+            found[2].parse::<MarkerTree>(),
             "(platform_machine == 'x86_64' and sys_platform == 'linux') or 'dev' in dependency_groups"
+                .parse()
         );
         assert_eq!(
-            found[3], "python_full_version < '0'",
+            found[3].parse::<MarkerTree>(),
+            Ok(MarkerTree::FALSE),
             "nobody asks for the extra y"
         );
     }

@@ -142,6 +142,7 @@ pub fn package_markers(wanted: &Wanted, packages: &[Package]) -> Result<Vec<Mark
             name: &package.name,
             version: package.version.as_ref(),
             requires: &package.requires,
+            extras: &package.extras,
             fork: package.fork,
         })
         .collect();

@@ -1,1 +1,323 @@
-//! Requirements become pins: a universal resolver on pubgrub.
+//! Requirements become pins: one universal lock for every platform and Python that a project admits.
+//!
+//! It takes what a project asks for ([`Inputs`]), how to choose ([`Options`]), what was chosen before ([`Preferences`])
+//! and an [`Index`]; it gives a [`Lock`]. It does not read projects, write files or print, and it reaches the network
+//! only through the index.
+//!
+//! `solve` drives pubgrub over forks of the environment, `candidate` chooses versions, `fork` splits environments,
+//! `merge` joins the forks' pins into a lock, `coverage` sees to it that the image's platforms have wheels, `explain`
+//! says why there is no solution.
+
+mod candidate;
+mod coverage;
+mod explain;
+mod fork;
+mod merge;
+pub mod preference;
+mod priority;
+mod provider;
+mod solve;
+mod tags;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use uv_normalize::{ExtraName, GroupName, PackageName};
+use uv_pep440::VersionSpecifiers;
+use uv_pep508::MarkerTree;
+
+use crate::index::{Index, IndexError};
+use crate::lock::reach::Scope;
+use crate::lock::satisfies::Wanted;
+use crate::lock::{Lock, SERVING_GROUP};
+use crate::python::requirement::Requirement;
+use crate::python::target::{Libc, Platform, PythonVersion};
+
+pub use preference::Preferences;
+
+/// What a project asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The project's own name: `churn[viz]` in its own lists means its extra.
+    pub name: Option<PackageName>,
+    pub requires_python: Option<VersionSpecifiers>,
+    pub dependencies: Vec<Requirement>,
+    pub extras: BTreeMap<ExtraName, Vec<Requirement>>,
+    pub groups: BTreeMap<GroupName, Vec<Requirement>>,
+    pub default_groups: Vec<GroupName>,
+    /// Narrow what may be chosen, without asking for anything.
+    pub constraints: Vec<Requirement>,
+    /// Replace every requirement of their names, wherever it is.
+    pub overrides: Vec<Requirement>,
+    /// Which environments to lock for; empty: all that `requires_python` admits.
+    pub environments: Vec<MarkerTree>,
+    /// Environments in which every package that reaches them must have a usable file.
+    pub required_environments: Vec<MarkerTree>,
+}
+
+/// How versions are chosen.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub resolution: Resolution,
+    pub prerelease: Prerelease,
+    pub fork_strategy: ForkStrategy,
+    /// Files uploaded later, in microseconds since 1970, do not exist.
+    pub exclude_newer: Option<i64>,
+    pub no_build: Never,
+    pub no_binary: Never,
+    /// The platforms that production is built for.
+    pub platforms: Vec<(Platform, Libc)>,
+    /// The Python minor that production runs, where it is decided.
+    pub python: Option<PythonVersion>,
+    /// Minors that production would rather run, best first, where it is not.
+    pub preferred_pythons: Vec<PythonVersion>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resolution {
+    #[default]
+    Highest,
+    Lowest,
+    /// The project's own requirements at their lowest, everything else at its highest.
+    LowestDirect,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Prerelease {
+    Disallow,
+    Allow,
+    /// Only where no final version is in range.
+    #[default]
+    IfNecessary,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForkStrategy {
+    /// The newest version for each Python, at the price of several versions of a package.
+    #[default]
+    RequiresPython,
+    /// As few versions of each package as possible.
+    Fewest,
+}
+
+/// For which packages a kind of file is not used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Never {
+    #[default]
+    None,
+    All,
+    Some(BTreeSet<PackageName>),
+}
+
+impl Never {
+    pub fn holds(&self, name: &PackageName) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Some(names) => names.contains(name),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// No choice of versions meets all requirements. The text derives that from the project's own lines.
+    #[error("the requirements cannot be met together\n{explanation}")]
+    NoSolution { explanation: String, hints: Vec<String> },
+    #[error(transparent)]
+    Index(#[from] Arc<IndexError>),
+    #[error("`{requirement}` {rule}")]
+    Unsupported { requirement: String, rule: String },
+    #[error("no wheel of `{name}` {version} fits {platform}{python}")]
+    NoWheel {
+        name: PackageName,
+        version: String,
+        platform: String,
+        python: String,
+        /// The nearest version that has one.
+        nearest: Option<String>,
+    },
+    /// Two rules of this program contradict each other.
+    #[error("the solution does not hold: {0}")]
+    Unsound(crate::lock::reach::Unmet),
+}
+
+/// A lock, and what people should know of how it came about.
+#[derive(Debug)]
+pub struct Resolved {
+    pub lock: Lock,
+    pub notes: Vec<String>,
+}
+
+/// Solves `inputs`. Blocks the thread; run it where that is allowed.
+pub fn resolve(
+    inputs: &Inputs,
+    options: &Options,
+    preferences: &Preferences,
+    index: &dyn Index,
+    index_lines: &[String],
+) -> Result<Resolved, ResolveError> {
+    let roots = inputs.roots()?;
+    let wanted = inputs.wanted_from(&roots, options, index_lines);
+    let mut must_cover = coverage::Required::default();
+    loop {
+        let context = solve::Context::new(inputs, options, &roots, &wanted, preferences, index, &must_cover);
+        let solutions = solve::solve(&context).map_err(|error| must_cover.explain(error))?;
+        let mut lock = merge::merge(&context, &wanted, &solutions)?;
+        // A production package that a platform has no wheel of is solved again with that demanded: another version
+        // may have one. The second solve asks the network for next to nothing.
+        if must_cover.find_more(&lock, inputs, options, &wanted) {
+            continue;
+        }
+        lock.mlrails.platforms = options.platforms.iter().map(|(platform, _)| *platform).collect();
+        lock.mlrails.python = options
+            .python
+            .or_else(|| coverage::best_python(&lock, options, &wanted));
+        return Ok(Resolved {
+            lock,
+            notes: context.notes(),
+        });
+    }
+}
+
+impl Inputs {
+    /// Every requirement with where it was written; the project's own extras are replaced by what they hold.
+    pub fn roots(&self) -> Result<Vec<(Scope, Requirement)>, ResolveError> {
+        let mut roots = Vec::new();
+        let lists = std::iter::once((Scope::Project, &self.dependencies))
+            .chain(
+                self.extras
+                    .iter()
+                    .map(|(name, list)| (Scope::Extra(name.clone()), list)),
+            )
+            .chain(
+                self.groups
+                    .iter()
+                    .map(|(name, list)| (Scope::Group(name.clone()), list)),
+            );
+        for (scope, list) in lists {
+            let mut seen = BTreeSet::new();
+            for requirement in list {
+                self.expand(&scope, requirement, requirement.marker, &mut seen, &mut roots)?;
+            }
+        }
+        Ok(roots)
+    }
+
+    fn expand(
+        &self,
+        scope: &Scope,
+        requirement: &Requirement,
+        marker: MarkerTree,
+        seen: &mut BTreeSet<ExtraName>,
+        roots: &mut Vec<(Scope, Requirement)>,
+    ) -> Result<(), ResolveError> {
+        if Some(&requirement.name) != self.name.as_ref() {
+            let mut requirement = requirement.clone();
+            requirement.marker = marker;
+            roots.push((scope.clone(), requirement));
+            return Ok(());
+        }
+        for extra in &requirement.extras {
+            let list = self.extras.get(extra).ok_or_else(|| ResolveError::Unsupported {
+                requirement: requirement.to_string(),
+                rule: format!("names the project's extra `{extra}`, which it does not have"),
+            })?;
+            if seen.insert(extra.clone()) {
+                for inner in list {
+                    self.expand(scope, inner, marker.and(inner.marker), seen, roots)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a lock has to satisfy to need no solving.
+    pub fn wanted(&self, options: &Options, index_lines: &[String]) -> Result<Wanted, ResolveError> {
+        Ok(self.wanted_from(&self.roots()?, options, index_lines))
+    }
+
+    fn wanted_from(
+        &self,
+        roots: &[(Scope, Requirement)],
+        options: &Options,
+        index_lines: &[String],
+    ) -> Wanted {
+        let mut lines = index_lines.to_vec();
+        lines.extend(options.lines());
+        let mut listed = |what: &str, list: &[Requirement]| {
+            let mut shown: Vec<String> = list
+                .iter()
+                .map(|requirement| format!("{what} = {requirement}"))
+                .collect();
+            shown.sort();
+            lines.extend(shown);
+        };
+        listed("constraint", &self.constraints);
+        listed("override", &self.overrides);
+        for marker in &self.required_environments {
+            lines.push(format!(
+                "required-environment = {}",
+                marker.try_to_string().unwrap_or_default()
+            ));
+        }
+        Wanted {
+            requires_python: self.requires_python.clone(),
+            environments: self.environments.clone(),
+            extras: self.extras.keys().cloned().collect(),
+            groups: self.groups.keys().cloned().collect(),
+            default_groups: self.default_groups.clone(),
+            requirements: roots.to_vec(),
+            options: lines,
+        }
+    }
+
+    /// The scopes that production consists of.
+    pub fn is_production(scope: &Scope) -> bool {
+        match scope {
+            Scope::Project => true,
+            Scope::Extra(_) => false,
+            Scope::Group(name) => name.as_str() == SERVING_GROUP,
+        }
+    }
+}
+
+impl Options {
+    /// What differs from the defaults, as lines for the lock.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        match self.resolution {
+            Resolution::Highest => {}
+            Resolution::Lowest => lines.push("resolution = lowest".to_owned()),
+            Resolution::LowestDirect => lines.push("resolution = lowest-direct".to_owned()),
+        }
+        match self.prerelease {
+            Prerelease::IfNecessary => {}
+            Prerelease::Allow => lines.push("prerelease = allow".to_owned()),
+            Prerelease::Disallow => lines.push("prerelease = disallow".to_owned()),
+        }
+        if self.fork_strategy == ForkStrategy::Fewest {
+            lines.push("fork-strategy = fewest".to_owned());
+        }
+        if let Some(time) = self
+            .exclude_newer
+            .and_then(|time| jiff::Timestamp::from_microsecond(time).ok())
+        {
+            lines.push(format!("exclude-newer = {time}"));
+        }
+        for (what, never) in [("no-build", &self.no_build), ("no-binary", &self.no_binary)] {
+            match never {
+                Never::None => {}
+                Never::All => lines.push(format!("{what} = all")),
+                Never::Some(names) => lines.extend(names.iter().map(|name| format!("{what} = {name}"))),
+            }
+        }
+        for (platform, libc) in &self.platforms {
+            lines.push(format!("platform = {platform}, {libc}"));
+        }
+        if let Some(python) = self.python {
+            lines.push(format!("python = {}", python.minor_only()));
+        }
+        lines
+    }
+}

@@ -1,0 +1,309 @@
+//! Which version of a package is taken next, and why others are not.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+use pubgrub::Ranges;
+use uv_normalize::PackageName;
+use uv_pep440::{LowerBound, Operator, Version};
+
+use super::coverage::Required;
+use super::fork::{Environment, lowest_python};
+use super::provider::Reason;
+use super::tags;
+use super::{ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution};
+use crate::index::{FileId, Listed, Page};
+use crate::lock::reach::Scope;
+use crate::python::requirement::{Requirement, version_specifiers};
+
+/// What the range of a package comes down to.
+#[derive(Debug, Clone)]
+pub(super) enum Choice {
+    /// Take this version; its dependencies are those of this file.
+    Version(Version, FileId),
+    /// This version needs a newer Python than the environment's floor, and a part of the environment has it.
+    Split(LowerBound),
+    /// This version cannot be taken.
+    Unavailable(Version, Reason),
+    /// No version is in range.
+    None,
+}
+
+/// What decides between versions; the same for all forks.
+#[derive(Debug, Clone)]
+pub(super) struct Selector {
+    options: Options,
+    direct: HashSet<PackageName>,
+    /// Yanked versions that the project asks for by name.
+    pinned: HashMap<PackageName, HashSet<Version>>,
+    required: Required,
+}
+
+impl Selector {
+    pub fn new(
+        inputs: &Inputs,
+        options: &Options,
+        roots: &[(Scope, Requirement)],
+        required: &Required,
+    ) -> Self {
+        let mut pinned: HashMap<PackageName, HashSet<Version>> = HashMap::new();
+        for requirement in roots
+            .iter()
+            .map(|(_, requirement)| requirement)
+            .chain(&inputs.constraints)
+            .chain(&inputs.overrides)
+        {
+            for specifier in version_specifiers(requirement)
+                .into_iter()
+                .flat_map(|specifiers| specifiers.iter())
+            {
+                if matches!(specifier.operator(), Operator::Equal | Operator::ExactEqual) {
+                    pinned
+                        .entry(requirement.name.clone())
+                        .or_default()
+                        .insert(specifier.version().clone());
+                }
+            }
+        }
+        Self {
+            options: options.clone(),
+            direct: roots
+                .iter()
+                .map(|(_, requirement)| requirement.name.clone())
+                .collect(),
+            pinned,
+            required: required.clone(),
+        }
+    }
+
+    /// Chooses from `page` a version of `name` in `range` for `environment`.
+    pub fn choose(
+        &self,
+        name: &PackageName,
+        page: &Page,
+        range: &Ranges<Version>,
+        environment: &Environment,
+        preferences: &Preferences,
+    ) -> Choice {
+        for version in preferences.of(name, environment.marker) {
+            if !range.contains(version)
+                || (version.any_prerelease() && self.options.prerelease == Prerelease::Disallow)
+            {
+                continue;
+            }
+            let Some(position) = page.position(version) else {
+                continue;
+            };
+            if let Ok(file) = self.usable(name, page, position, environment, preferences) {
+                return Choice::Version(page.versions()[position].clone(), file);
+            }
+        }
+        let lowest = match self.options.resolution {
+            Resolution::Highest => false,
+            Resolution::Lowest => true,
+            Resolution::LowestDirect => self.direct.contains(name),
+        };
+        let count = page.versions().len();
+        let mut prerelease = None;
+        let mut yanked = None;
+        for step in 0..count {
+            let position = if lowest { step } else { count - 1 - step };
+            let version = &page.versions()[position];
+            if !range.contains(version) {
+                continue;
+            }
+            if version.any_prerelease() {
+                match self.options.prerelease {
+                    Prerelease::Allow => {}
+                    Prerelease::Disallow => continue,
+                    Prerelease::IfNecessary => {
+                        prerelease = prerelease.or(Some(position));
+                        continue;
+                    }
+                }
+            }
+            match self.judge(name, page, position, environment, preferences) {
+                // A yanked version says nothing about its neighbours: the next is looked at right away.
+                Choice::Unavailable(version, reason @ (Reason::Yanked(_) | Reason::TooNew)) => {
+                    yanked = yanked.or(Some(Choice::Unavailable(version, reason)));
+                }
+                choice => return choice,
+            }
+        }
+        if let Some(position) = prerelease {
+            return self.judge(name, page, position, environment, preferences);
+        }
+        yanked.unwrap_or(Choice::None)
+    }
+
+    /// Whether a file of a chosen version may stand in the lock.
+    pub fn allows(&self, name: &PackageName, file: &Listed<'_>) -> bool {
+        let new = self
+            .options
+            .exclude_newer
+            .is_some_and(|limit| file.upload_time().is_none_or(|time| time > limit));
+        let never = match file.is_wheel() {
+            true => self.options.no_binary.holds(name),
+            false => self.options.no_build.holds(name),
+        };
+        !new && !never
+    }
+
+    fn judge(
+        &self,
+        name: &PackageName,
+        page: &Page,
+        position: usize,
+        environment: &Environment,
+        preferences: &Preferences,
+    ) -> Choice {
+        let version = page.versions()[position].clone();
+        match self.usable(name, page, position, environment, preferences) {
+            Ok(file) => Choice::Version(version, file),
+            Err(Unusable::Python(bound, specifiers)) => {
+                if self.options.fork_strategy == ForkStrategy::RequiresPython
+                    && environment.split_at(&bound).is_some()
+                {
+                    return Choice::Split(bound);
+                }
+                Choice::Unavailable(version, Reason::RequiresPython(specifiers))
+            }
+            Err(Unusable::Other(reason)) => Choice::Unavailable(version, reason),
+        }
+    }
+
+    /// The file whose metadata stands for the version, if any of its files can be used.
+    fn usable(
+        &self,
+        name: &PackageName,
+        page: &Page,
+        position: usize,
+        environment: &Environment,
+        preferences: &Preferences,
+    ) -> Result<FileId, Unusable> {
+        let version = &page.versions()[position];
+        let may_be_yanked = self.pinned.get(name).is_some_and(|pinned| {
+            pinned.contains(version) || pinned.contains(&version.clone().without_local())
+        }) || preferences.holds(name, version);
+        let mut best: Option<(u8, Listed<'_>)> = None;
+        let mut why: Option<Unusable> = None;
+        let mut blame = |unusable: Unusable| {
+            // The reason that stands closest to being usable is the one worth telling.
+            if why.as_ref().is_none_or(|known| unusable.rank() > known.rank()) {
+                why = Some(unusable);
+            }
+        };
+        let mut has_sdist = false;
+        let mut wheels: Vec<Listed<'_>> = Vec::new();
+        for file in page.files(position) {
+            if let Some(limit) = self.options.exclude_newer
+                && file.upload_time().is_none_or(|time| time > limit)
+            {
+                blame(Unusable::Other(Reason::TooNew));
+                continue;
+            }
+            if let Some(reason) = file.yanked().filter(|_| !may_be_yanked) {
+                blame(Unusable::Other(Reason::Yanked(reason.to_owned())));
+                continue;
+            }
+            if file.digest().is_none() {
+                blame(Unusable::Other(Reason::NoHash));
+                continue;
+            }
+            if let Some(specifiers) = file.requires_python() {
+                let bound = lowest_python(specifiers);
+                if bound > environment.floor {
+                    blame(Unusable::Python(bound, specifiers.to_string()));
+                    continue;
+                }
+            }
+            if !file.is_wheel() {
+                if self.options.no_build.holds(name) {
+                    blame(Unusable::Other(Reason::NoBuild));
+                } else if file.name().ends_with(".tar.gz")
+                    || file.name().ends_with(".tgz")
+                    || file.name().ends_with(".zip")
+                {
+                    has_sdist = true;
+                    best = better(best, (0, file));
+                }
+                continue;
+            }
+            if self.options.no_binary.holds(name) {
+                blame(Unusable::Other(Reason::NoBinary));
+                continue;
+            }
+            let Some(wheel) = file.wheel() else { continue };
+            let implied = tags::implied(wheel);
+            if implied.is_disjoint(environment.marker) || !tags::is_ordinary(wheel) {
+                blame(Unusable::Other(Reason::NoUsableWheel));
+                continue;
+            }
+            let rank = if implied.is_true() {
+                3
+            } else if wheel
+                .platform_tags()
+                .iter()
+                .any(|tag| tag.is_linux() && tag.is_x86_64())
+            {
+                2
+            } else {
+                1
+            };
+            wheels.push(file);
+            best = better(best, (rank, file));
+        }
+        let Some((_, file)) = best else {
+            return Err(why.unwrap_or(Unusable::Other(Reason::NoUsableWheel)));
+        };
+        if !has_sdist {
+            if let Some(missing) = self.required.missing(name, environment, &wheels) {
+                return Err(Unusable::Other(Reason::MissingWheel(missing)));
+            }
+        }
+        Ok(file.id())
+    }
+}
+
+fn better<'a>(best: Option<(u8, Listed<'a>)>, new: (u8, Listed<'a>)) -> Option<(u8, Listed<'a>)> {
+    match best {
+        Some(best) if best.0 >= new.0 => Some(best),
+        _ => Some(new),
+    }
+}
+
+enum Unusable {
+    Python(LowerBound, String),
+    Other(Reason),
+}
+
+impl Unusable {
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Python(..) => 5,
+            Self::Other(Reason::Yanked(_)) => 4,
+            Self::Other(Reason::TooNew) => 1,
+            Self::Other(Reason::NoBuild | Reason::NoBinary) => 3,
+            Self::Other(_) => 2,
+        }
+    }
+}
+
+/// Counts how often a name's versions were tried, to fetch ahead where that goes on.
+#[derive(Debug, Default)]
+pub(super) struct Tries(Mutex<HashMap<PackageName, u32>>);
+
+impl Tries {
+    /// Counts a try; says how many versions to fetch ahead now.
+    pub fn count(&self, name: &PackageName) -> usize {
+        let mut tries = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = tries.entry(name.clone()).or_default();
+        *count += 1;
+        match *count {
+            5 => 10,
+            10 => 20,
+            count if count >= 20 && count.is_multiple_of(20) => 50,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The forks' pins joined into one lock: every package with the marker of the environments that install it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use url::Url;
+use uv_normalize::{ExtraName, PackageName};
+use uv_pep440::Version;
+use uv_pep508::MarkerTree;
+
+use super::ResolveError;
+use super::solve::{Context, Pin, Solution};
+use super::tags;
+use crate::index::{Listed, Page};
+use crate::lock::satisfies::{Wanted, package_markers};
+use crate::lock::{File, Location, Lock, Package, Settings, Source};
+use crate::python::requirement::Requirement;
+
+/// Joins `solutions`; packages come out sorted by name, then version.
+pub(super) fn merge(
+    context: &Context<'_>,
+    wanted: &Wanted,
+    solutions: &[Solution],
+) -> Result<Lock, ResolveError> {
+    let mut packages = Vec::new();
+    for ((name, version), chosen) in chosen(solutions) {
+        if let Some(package) = package(context, wanted, name, version, &chosen)? {
+            packages.push(package);
+        }
+    }
+    // An entry that is alone with its name answers for it everywhere: where no fork needed it, nothing asks for it.
+    let mut entries: BTreeMap<PackageName, usize> = BTreeMap::new();
+    for package in &packages {
+        *entries.entry(package.name.clone()).or_default() += 1;
+    }
+    for package in &mut packages {
+        if entries.get(&package.name) == Some(&1) {
+            package.fork = MarkerTree::TRUE;
+        }
+    }
+    let markers = package_markers(wanted, &packages).map_err(ResolveError::Unsound)?;
+    let packages = packages
+        .into_iter()
+        .zip(markers)
+        .filter(|(_, marker)| !marker.is_false())
+        .map(|(package, marker)| usable_files(Package { marker, ..package }, wanted))
+        .collect();
+    let forks = match solutions {
+        [_] => Vec::new(),
+        _ => solutions
+            .iter()
+            .map(|solution| wanted.simplified(solution.marker))
+            .collect(),
+    };
+    Ok(Lock {
+        created_by: "mlrails".to_owned(),
+        requires_python: wanted.requires_python.clone(),
+        environments: wanted.environments.clone(),
+        extras: wanted.extras.clone(),
+        dependency_groups: wanted.groups.clone(),
+        default_groups: wanted.default_groups.clone(),
+        packages,
+        mlrails: Settings {
+            forks,
+            inputs: wanted.options.clone(),
+            ..Settings::default()
+        },
+    })
+}
+
+struct Chosen<'a> {
+    pin: &'a Pin,
+    fork: MarkerTree,
+    extras: BTreeSet<ExtraName>,
+}
+
+fn chosen(solutions: &[Solution]) -> BTreeMap<(&PackageName, &Version), Chosen<'_>> {
+    let mut chosen: BTreeMap<(&PackageName, &Version), Chosen<'_>> = BTreeMap::new();
+    for solution in solutions {
+        for (name, pin) in &solution.pins {
+            let entry = chosen.entry((name, &pin.version)).or_insert_with(|| Chosen {
+                pin,
+                fork: MarkerTree::FALSE,
+                extras: BTreeSet::new(),
+            });
+            entry.fork = entry.fork.or(solution.marker);
+            entry.extras.extend(pin.extras.iter().cloned());
+        }
+    }
+    chosen
+}
+
+fn package(
+    context: &Context<'_>,
+    wanted: &Wanted,
+    name: &PackageName,
+    version: &Version,
+    chosen: &Chosen<'_>,
+) -> Result<Option<Package>, ResolveError> {
+    let Some(page) = context.page(name)? else {
+        return Ok(None);
+    };
+    let metadata = context.index.metadata(name, &page, chosen.pin.file)?;
+    let requires = context
+        .effective(&metadata.requires_dist)
+        .into_iter()
+        .filter(|requirement| is_active(requirement, &chosen.extras, wanted))
+        .collect();
+    let position = page.position(version).unwrap_or(usize::MAX);
+    let (sdist, wheels) = files(context, name, &page, position);
+    Ok(Some(Package {
+        name: name.clone(),
+        version: Some(version.clone()),
+        marker: MarkerTree::TRUE,
+        requires_python: metadata.requires_python.clone(),
+        requires,
+        extras: chosen.extras.iter().cloned().collect(),
+        fork: wanted.simplified(chosen.fork),
+        index: (!page.index.is_empty()).then(|| page.index.clone()),
+        source: Source::Files { sdist, wheels },
+        imports: metadata.import_names.clone(),
+    }))
+}
+
+/// Whether a requirement can matter to this lock: requirements of extras that nobody asked for are most of what some
+/// projects publish.
+fn is_active(requirement: &Requirement, extras: &BTreeSet<ExtraName>, wanted: &Wanted) -> bool {
+    let with = requirement
+        .marker
+        .simplify_extras_with(|extra| extras.contains(extra))
+        .simplify_not_extras_with(|extra| !extras.contains(extra));
+    let without = crate::lock::reach::without_extras(requirement.marker);
+    !wanted.universe().and(with.or(without)).is_false()
+}
+
+fn files(
+    context: &Context<'_>,
+    name: &PackageName,
+    page: &Page,
+    position: usize,
+) -> (Option<File>, Vec<File>) {
+    let mut sdists: Vec<File> = Vec::new();
+    let mut wheels = Vec::new();
+    for listed in page.files(position) {
+        let Some(file) = locked(&listed) else { continue };
+        if !context.allows(name, &listed) {
+            continue;
+        }
+        if listed.is_wheel() {
+            wheels.push(file);
+        } else {
+            sdists.push(file);
+        }
+    }
+    // One sdist: the gzipped tar, which PEP 625 made the only kind.
+    sdists.sort_by_key(|file| !file.name.ends_with(".tar.gz"));
+    wheels.sort_by(|one, other| one.name.cmp(&other.name));
+    (sdists.into_iter().next(), wheels)
+}
+
+fn locked(listed: &Listed<'_>) -> Option<File> {
+    Some(File {
+        name: listed.name().to_owned(),
+        location: Location::Url(Url::parse(listed.url()).ok()?),
+        size: listed.size(),
+        upload_time: listed
+            .upload_time()
+            .and_then(|time| Timestamp::from_microsecond(time).ok()),
+        digest: listed.digest()?,
+    })
+}
+
+/// Leaves out the wheels that no environment of the lock can install.
+fn usable_files(mut package: Package, wanted: &Wanted) -> Package {
+    let Source::Files { wheels, .. } = &mut package.source else {
+        return package;
+    };
+    // Group and extra markers say who wants a package, not where it can be.
+    let place = package.marker.and(wanted.universe());
+    wheels.retain(|file| {
+        file.name
+            .parse()
+            .is_ok_and(|wheel| !tags::implied(&wheel).is_disjoint(place))
+    });
+    package
+}

@@ -1,0 +1,638 @@
+//! The loop: propagate, pick a package, choose a version, add its dependencies; split into forks where that is needed.
+//!
+//! Every fork owns a solver state. Forks are solved depth first, the newest Python first, and the pins of a finished
+//! fork are preferences of the next: versions differ between forks only where they must.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pubgrub::{Id, Ranges, State, Term};
+use uv_normalize::{ExtraName, PackageName};
+use uv_pep440::Version;
+use uv_pep508::MarkerTree;
+
+use super::candidate::{Choice, Selector, Tries};
+use super::coverage::Required;
+use super::explain;
+use super::fork::{Dependency, Environment, lowest_python, split};
+use super::preference::Preferences;
+use super::priority::Priorities;
+use super::provider::{Node, Reason, Types};
+use super::{Inputs, Options, ResolveError};
+use crate::index::{FileId, Index, IndexError, Page};
+use crate::lock::reach::{Scope, with_extra, without_extras};
+use crate::lock::satisfies::Wanted;
+use crate::python::metadata::Metadata;
+use crate::python::requirement::{Requirement, VersionOrUrl};
+
+/// Everything that forks share and do not change.
+pub(super) struct Context<'a> {
+    pub inputs: &'a Inputs,
+    pub roots: &'a [(Scope, Requirement)],
+    pub index: &'a dyn Index,
+    pub preferences: &'a Preferences,
+    selector: Arc<Selector>,
+    universe: MarkerTree,
+    constraints: HashMap<&'a PackageName, Vec<&'a Requirement>>,
+    overrides: HashMap<&'a PackageName, Vec<&'a Requirement>>,
+    tries: Tries,
+    notes: Mutex<BTreeSet<String>>,
+}
+
+/// One fork's pins.
+#[derive(Debug, Clone)]
+pub(super) struct Solution {
+    pub marker: MarkerTree,
+    pub pins: BTreeMap<PackageName, Pin>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Pin {
+    pub version: Version,
+    /// The file whose metadata stood for the version.
+    pub file: FileId,
+    pub extras: BTreeSet<ExtraName>,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(
+        inputs: &'a Inputs,
+        options: &Options,
+        roots: &'a [(Scope, Requirement)],
+        wanted: &Wanted,
+        preferences: &'a Preferences,
+        index: &'a dyn Index,
+        required: &Required,
+    ) -> Self {
+        let by_name = |list: &'a [Requirement]| {
+            let mut map: HashMap<&'a PackageName, Vec<&'a Requirement>> = HashMap::new();
+            for requirement in list {
+                map.entry(&requirement.name).or_default().push(requirement);
+            }
+            map
+        };
+        Self {
+            inputs,
+            roots,
+            index,
+            preferences,
+            selector: Arc::new(Selector::new(inputs, options, roots, required)),
+            universe: wanted.universe(),
+            constraints: by_name(&inputs.constraints),
+            overrides: by_name(&inputs.overrides),
+            tries: Tries::default(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// What people should know though it stopped nothing.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    fn note(&self, line: String) {
+        self.notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(line);
+    }
+
+    /// The requirements of one version after overrides, with their own markers (extras included).
+    pub fn effective(&self, requires: &[Requirement]) -> Vec<Requirement> {
+        requires
+            .iter()
+            .flat_map(|requirement| match self.overrides.get(&requirement.name) {
+                None => vec![requirement.clone()],
+                Some(overrides) => overrides
+                    .iter()
+                    .map(|by| {
+                        let mut replaced = (*by).clone();
+                        replaced.marker = requirement.marker.and(by.marker);
+                        replaced
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Whether a fork is less than all that was asked for.
+    pub fn is_split(&self, environment: &Environment) -> bool {
+        environment.marker != self.universe
+    }
+
+    /// Whether a listed file may stand in the lock.
+    pub fn allows(&self, name: &PackageName, file: &crate::index::Listed<'_>) -> bool {
+        self.selector.allows(name, file)
+    }
+
+    pub fn page(&self, name: &PackageName) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
+        self.index.page(name)
+    }
+}
+
+/// The state of one fork.
+#[derive(Clone)]
+struct Fork {
+    environment: Environment,
+    state: State<Types>,
+    next: Id<Node>,
+    /// Picked before the fork was split, and still to be decided.
+    pending: Option<Id<Node>>,
+    added: HashMap<Id<Node>, HashSet<Version>>,
+    files: HashMap<(PackageName, Version), FileId>,
+    priorities: Priorities,
+    requested: HashSet<PackageName>,
+}
+
+/// Solves all environments of `context`. Their solutions are disjoint and cover them.
+pub(super) fn solve(context: &Context<'_>) -> Result<Vec<Solution>, ResolveError> {
+    let mut preferences = context.preferences.clone();
+    let mut stack: Vec<Fork> = start(context).into_iter().map(Fork::new).collect();
+    stack.reverse();
+    let mut solutions = Vec::new();
+    while let Some(fork) = stack.pop() {
+        match run(context, fork, &preferences)? {
+            Outcome::Solved(solution) => {
+                for (name, pin) in &solution.pins {
+                    preferences.add(name.clone(), pin.version.clone(), solution.marker);
+                }
+                solutions.push(solution);
+            }
+            Outcome::Forked(forks) => stack.extend(forks),
+        }
+    }
+    Ok(solutions)
+}
+
+/// Where solving starts: the environments that are asked for, or the forks of the earlier lock.
+fn start(context: &Context<'_>) -> Vec<MarkerTree> {
+    let universe = context.universe;
+    let saved: Vec<MarkerTree> = context
+        .preferences
+        .forks
+        .iter()
+        .map(|fork| fork.and(universe))
+        .filter(|fork| !fork.is_false())
+        .collect();
+    let covered = saved.iter().fold(MarkerTree::FALSE, |all, fork| all.or(*fork));
+    let disjoint = saved
+        .iter()
+        .enumerate()
+        .all(|(at, one)| saved[at + 1..].iter().all(|other| one.is_disjoint(*other)));
+    // Forks saved under another requires-python may overlap or leave gaps: then they say nothing.
+    if saved.len() > 1 && disjoint && universe.and(covered.negate()).is_false() {
+        return saved;
+    }
+    let environments = &context.inputs.environments;
+    let parts: Vec<MarkerTree> = environments.iter().map(|part| part.and(universe)).collect();
+    let overlap = parts
+        .iter()
+        .enumerate()
+        .any(|(at, one)| parts[at + 1..].iter().any(|other| !one.is_disjoint(*other)));
+    if parts.len() > 1 && !overlap {
+        parts
+    } else {
+        vec![universe]
+    }
+}
+
+enum Outcome {
+    Solved(Solution),
+    /// To be pushed in this order: the last is solved first.
+    Forked(Vec<Fork>),
+}
+
+impl Fork {
+    fn new(marker: MarkerTree) -> Self {
+        let state = State::init(Node::Root, Version::new([0]));
+        let next = state.root_package;
+        Self {
+            environment: Environment::new(marker),
+            state,
+            next,
+            pending: None,
+            added: HashMap::new(),
+            files: HashMap::new(),
+            priorities: Priorities::default(),
+            requested: HashSet::new(),
+        }
+    }
+
+    fn within(&self, environment: Environment) -> Self {
+        Self {
+            environment,
+            ..self.clone()
+        }
+    }
+}
+
+fn run(context: &Context<'_>, mut fork: Fork, preferences: &Preferences) -> Result<Outcome, ResolveError> {
+    let shared = Arc::new(preferences.clone());
+    loop {
+        propagate(context, &mut fork)?;
+        prefetch(context, &mut fork, &shared);
+        let picked = match fork.pending.take() {
+            Some(pending) => Some(pending),
+            None => {
+                let Fork {
+                    state, priorities, ..
+                } = &mut fork;
+                let store = &state.package_store;
+                state
+                    .partial_solution
+                    .pick_highest_priority_pkg(|id, _| priorities.of(&store[id]))
+                    .map(|(id, _)| id)
+            }
+        };
+        let Some(id) = picked else {
+            return Ok(Outcome::Solved(finish(&fork)));
+        };
+        fork.next = id;
+        let node = fork.state.package_store[id].clone();
+        let range = match fork.state.partial_solution.term_intersection_for_package(id) {
+            Some(Term::Positive(range)) => range.clone(),
+            _ => continue,
+        };
+        let (version, file, page) = match choose(context, &mut fork, id, &node, &range, preferences)? {
+            Step::Take(version, file, page) => (version, file, page),
+            Step::Again => continue,
+            Step::Split(halves) => {
+                let forks = halves.map(|environment| {
+                    let mut half = fork.within(environment);
+                    half.pending = Some(id);
+                    half
+                });
+                return Ok(Outcome::Forked(forks.into()));
+            }
+        };
+        if !fork.added.entry(id).or_default().insert(version.clone()) {
+            fork.state.partial_solution.add_decision(id, version);
+            continue;
+        }
+        let around = match &page {
+            Some(page) => Ranges::singleton(version.clone()).widen_versions(page.versions()),
+            None => Ranges::singleton(version.clone()),
+        };
+        let dependencies = match dependencies(context, &fork, &node, &version, file, page.as_ref())? {
+            Ok(dependencies) => dependencies,
+            Err(reason) => {
+                fork.state.add_unavailable(id, around, reason);
+                continue;
+            }
+        };
+        let forks = split(&fork.environment, dependencies);
+        if let [_] = forks.as_slice() {
+            for part in forks {
+                add(&mut fork, id, &version, &around, part.dependencies);
+            }
+            continue;
+        }
+        let forks = forks
+            .into_iter()
+            .map(|part| {
+                let mut half = fork.within(part.environment);
+                add(&mut half, id, &version, &around, part.dependencies);
+                half
+            })
+            .collect();
+        return Ok(Outcome::Forked(forks));
+    }
+}
+
+fn propagate(context: &Context<'_>, fork: &mut Fork) -> Result<(), ResolveError> {
+    let conflicts = match fork.state.unit_propagation(fork.next) {
+        Ok(conflicts) => conflicts,
+        Err(tree) => return Err(explain::no_solution(context, &fork.environment, tree)),
+    };
+    let mut any = false;
+    for (affected, conflict) in conflicts {
+        any = true;
+        let store = &fork.state.package_store;
+        let culprits: Vec<&Node> = fork
+            .state
+            .conflict_packages(&conflict)
+            .filter(|id| *id != affected)
+            .map(|id| &store[id])
+            .collect();
+        fork.priorities.conflict(&store[affected], culprits);
+    }
+    if any {
+        for name in fork.priorities.reorder() {
+            let id = fork.state.package_store.alloc(Node::Package(name));
+            fork.state.backtrack_package(id);
+        }
+    }
+    Ok(())
+}
+
+/// Asks for the pages of all names that were met, and for the metadata of what would be chosen now.
+fn prefetch(context: &Context<'_>, fork: &mut Fork, preferences: &Arc<Preferences>) {
+    let Fork {
+        state,
+        requested,
+        environment,
+        ..
+    } = fork;
+    for (id, range) in state.partial_solution.prioritized_packages() {
+        let Node::Package(name) = &state.package_store[id] else {
+            continue;
+        };
+        if !requested.insert(name.clone()) {
+            continue;
+        }
+        let (selector, preferences) = (context.selector.clone(), preferences.clone());
+        let (name, range, environment) = (name.clone(), range.clone(), environment.clone());
+        let asked = name.clone();
+        context.index.request(
+            &asked,
+            Some(Box::new(move |page| {
+                match selector.choose(&name, page, &range, &environment, &preferences) {
+                    Choice::Version(_, file) => Some(file),
+                    _ => None,
+                }
+            })),
+        );
+    }
+}
+
+enum Step {
+    Take(Version, Option<FileId>, Option<Arc<Page>>),
+    /// The range was narrowed: look again.
+    Again,
+    Split([Environment; 2]),
+}
+
+fn choose(
+    context: &Context<'_>,
+    fork: &mut Fork,
+    id: Id<Node>,
+    node: &Node,
+    range: &Ranges<Version>,
+    preferences: &Preferences,
+) -> Result<Step, ResolveError> {
+    let Some(name) = node.name() else {
+        return Ok(Step::Take(Version::new([0]), None, None));
+    };
+    let Some(page) = context.page(name)? else {
+        fork.state.add_unavailable(id, Ranges::full(), Reason::NotFound);
+        return Ok(Step::Again);
+    };
+    match context
+        .selector
+        .choose(name, &page, range, &fork.environment, preferences)
+    {
+        Choice::Version(version, file) => {
+            fork.files.insert((name.clone(), version.clone()), file);
+            let ahead = context.tries.count(name);
+            if ahead > 0 {
+                fetch_ahead(context, fork, name, &page, range, &version, ahead, preferences);
+            }
+            Ok(Step::Take(version, Some(file), Some(page)))
+        }
+        Choice::Split(bound) => match fork.environment.split_at(&bound) {
+            Some(halves) => Ok(Step::Split(halves)),
+            None => Ok(Step::Again),
+        },
+        Choice::Unavailable(version, reason) => {
+            let around = Ranges::singleton(version).widen_versions(page.versions());
+            fork.state.add_unavailable(id, around, reason);
+            Ok(Step::Again)
+        }
+        Choice::None => {
+            fork.state.add_no_versions(id, range.clone());
+            Ok(Step::Again)
+        }
+    }
+}
+
+/// A name whose versions keep being rejected: the metadata of the next ones is fetched in one go.
+#[allow(clippy::too_many_arguments)]
+fn fetch_ahead(
+    context: &Context<'_>,
+    fork: &Fork,
+    name: &PackageName,
+    page: &Arc<Page>,
+    range: &Ranges<Version>,
+    version: &Version,
+    count: usize,
+    preferences: &Preferences,
+) {
+    let below = Ranges::strictly_lower_than(version.clone()).intersection(range);
+    let mut rest = below;
+    for _ in 0..count {
+        match context
+            .selector
+            .choose(name, page, &rest, &fork.environment, preferences)
+        {
+            Choice::Version(next, file) => {
+                context.index.request_metadata(name, page, file);
+                rest = rest.intersection(&Ranges::strictly_lower_than(next));
+            }
+            Choice::Unavailable(next, _) => {
+                rest = rest.intersection(&Ranges::singleton(next).complement());
+            }
+            Choice::Split(_) | Choice::None => return,
+        }
+    }
+}
+
+fn add(
+    fork: &mut Fork,
+    id: Id<Node>,
+    version: &Version,
+    around: &Ranges<Version>,
+    dependencies: Vec<(Node, Ranges<Version>)>,
+) {
+    for (node, range) in &dependencies {
+        if let Some(name) = node.name() {
+            fork.priorities.meet(name, range);
+        }
+    }
+    let conflict =
+        fork.state
+            .add_package_version_dependencies(id, version.clone(), around.clone(), dependencies);
+    if let Some(conflict) = conflict {
+        let store = &fork.state.package_store;
+        let culprits: Vec<&Node> = fork
+            .state
+            .conflict_packages(&conflict)
+            .filter(|other| *other != id)
+            .map(|other| &store[other])
+            .collect();
+        fork.priorities.conflict(&store[id], culprits);
+    }
+}
+
+type Dependencies = Result<Vec<Dependency>, Reason>;
+
+/// What one version needs, for the solver. `Ok(Err(_))`: the version cannot be used.
+fn dependencies(
+    context: &Context<'_>,
+    fork: &Fork,
+    node: &Node,
+    version: &Version,
+    file: Option<FileId>,
+    page: Option<&Arc<Page>>,
+) -> Result<Dependencies, ResolveError> {
+    let (name, extra) = match node {
+        Node::Root => return root_dependencies(context, fork),
+        Node::Package(name) => (name, None),
+        Node::Extra(name, extra) => (name, Some(extra)),
+    };
+    let (Some(file), Some(page)) = (file, page) else {
+        return Ok(Ok(Vec::new()));
+    };
+    let metadata: Arc<Metadata> = match context.index.metadata(name, page, file) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            return match &*error {
+                IndexError::NeedsBuild { reason, .. } => {
+                    context.note(format!(
+                        "{name} {version} has to be built to know what it needs, and is passed over: {reason}"
+                    ));
+                    Ok(Err(Reason::NeedsBuild(reason.clone())))
+                }
+                IndexError::Unreadable { rule, .. } => Ok(Err(Reason::Broken(rule.clone()))),
+                _ => Err(error.into()),
+            };
+        }
+    };
+    if let Some(specifiers) = &metadata.requires_python
+        && lowest_python(specifiers) > fork.environment.floor
+    {
+        return Ok(Err(Reason::RequiresPython(specifiers.to_string())));
+    }
+    let mut dependencies = Vec::new();
+    if let Some(extra) = extra {
+        if !metadata.provides_extra.contains(extra) {
+            context.note(format!("{name} {version} has no extra `{extra}`"));
+        }
+        dependencies.push(Dependency {
+            name: name.clone(),
+            nodes: vec![(Node::Package(name.clone()), Ranges::singleton(version.clone()))],
+            marker: MarkerTree::TRUE,
+        });
+    }
+    for requirement in context.effective(&metadata.requires_dist) {
+        let plain = without_extras(requirement.marker);
+        let marker = match extra {
+            None => plain,
+            // What holds without the extra is the package's own business.
+            Some(extra) => with_extra(requirement.marker, extra).and(plain.negate()),
+        };
+        if !fork.environment.includes(marker) {
+            continue;
+        }
+        if let Some(VersionOrUrl::Url(_)) = requirement.version_or_url {
+            return Ok(Err(Reason::Url(requirement.name.to_string())));
+        }
+        // A package may name itself, usually to bundle its extras.
+        if requirement.name == *name && requirement.extras.is_empty() {
+            if range_of(&requirement).contains(version) {
+                continue;
+            }
+            return Ok(Err(Reason::Itself));
+        }
+        push(context, &requirement, marker, fork, &mut dependencies);
+    }
+    Ok(Ok(dependencies))
+}
+
+fn root_dependencies(context: &Context<'_>, fork: &Fork) -> Result<Dependencies, ResolveError> {
+    let mut dependencies = Vec::new();
+    for (_, requirement) in context.roots {
+        for requirement in context.effective(std::slice::from_ref(requirement)) {
+            if let Some(VersionOrUrl::Url(_)) = requirement.version_or_url {
+                return Err(ResolveError::Unsupported {
+                    requirement: requirement.name.to_string(),
+                    rule: "comes from a URL, which is not locked yet; use a version from an index".to_owned(),
+                });
+            }
+            if fork.environment.includes(requirement.marker) {
+                push(context, &requirement, requirement.marker, fork, &mut dependencies);
+            }
+        }
+    }
+    Ok(Ok(dependencies))
+}
+
+/// Adds a requirement, and the constraints that its name has.
+fn push(
+    context: &Context<'_>,
+    requirement: &Requirement,
+    marker: MarkerTree,
+    fork: &Fork,
+    dependencies: &mut Vec<Dependency>,
+) {
+    dependencies.push(as_dependency(requirement, marker));
+    for constraint in context.constraints.get(&requirement.name).into_iter().flatten() {
+        let marker = marker.and(constraint.marker);
+        if fork.environment.includes(marker) {
+            let mut bare = (*constraint).clone();
+            bare.extras = Box::default();
+            dependencies.push(as_dependency(&bare, marker));
+        }
+    }
+}
+
+fn as_dependency(requirement: &Requirement, marker: MarkerTree) -> Dependency {
+    let range = range_of(requirement);
+    let package = Node::Package(requirement.name.clone());
+    let extras = requirement.extras.iter().map(|extra| {
+        (
+            Node::Extra(requirement.name.clone(), extra.clone()),
+            range.clone(),
+        )
+    });
+    Dependency {
+        name: requirement.name.clone(),
+        nodes: std::iter::once((package, range.clone())).chain(extras).collect(),
+        marker,
+    }
+}
+
+fn range_of(requirement: &Requirement) -> Ranges<Version> {
+    match &requirement.version_or_url {
+        Some(VersionOrUrl::VersionSpecifier(specifiers)) => Ranges::from(specifiers.clone()),
+        _ => Ranges::full(),
+    }
+}
+
+fn finish(fork: &Fork) -> Solution {
+    let mut pins: BTreeMap<PackageName, Pin> = BTreeMap::new();
+    let mut extras: BTreeMap<PackageName, BTreeSet<ExtraName>> = BTreeMap::new();
+    for (id, version) in fork.state.partial_solution.extract_solution() {
+        match &fork.state.package_store[id] {
+            Node::Root => {}
+            Node::Extra(name, extra) => {
+                extras.entry(name.clone()).or_default().insert(extra.clone());
+            }
+            Node::Package(name) => {
+                if let Some(file) = fork.files.get(&(name.clone(), version.clone())) {
+                    pins.insert(
+                        name.clone(),
+                        Pin {
+                            version,
+                            file: *file,
+                            extras: BTreeSet::new(),
+                        },
+                    );
+                }
+            }
+        }
+    }
+    for (name, extras) in extras {
+        if let Some(pin) = pins.get_mut(&name) {
+            pin.extras = extras;
+        }
+    }
+    Solution {
+        marker: fork.environment.marker,
+        pins,
+    }
+}
