@@ -9,6 +9,7 @@ mod check;
 pub mod diagnostics;
 mod drawing;
 mod graph;
+pub mod lock;
 mod printer;
 mod progress;
 mod session;
@@ -95,6 +96,8 @@ pub enum Command {
     Check(check::Args),
     /// Show the pipeline: a tree, JSON, Mermaid, or an SVG drawing
     Graph(graph::Args),
+    /// Exact versions for every platform and Python, into pylock.toml
+    Lock(lock::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -124,6 +127,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
     match command {
         Command::Check(args) => check::run(args, session),
         Command::Graph(args) => graph::run(args, session),
+        Command::Lock(args) => lock::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

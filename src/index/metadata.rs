@@ -22,8 +22,8 @@ use super::page::Listed;
 use crate::digest::Digest;
 use crate::fetch::{self, Expected};
 use crate::http::{HttpError, Redacted};
-use crate::python::imports::import_names;
 use crate::python::metadata::{LARGEST, Metadata};
+use crate::python::wheel::import_names;
 
 /// The first read from a wheel's end: holds the whole directory of nine wheels in ten.
 const TAIL: u64 = 48 << 10;
@@ -171,14 +171,14 @@ impl Shared {
                 })?
             }
         };
-        let names = import_names(entries.iter().map(|entry| entry.name.as_str()));
+        let names = import_names(entries.iter().filter_map(module_path));
         let _ = self.store.keep_record("imports", &wanted.digest.hex(), &names);
         Ok(names)
     }
 
     fn keep_imports(&self, digest: &Digest, entries: &[Entry], metadata: &Metadata) {
         let names = match metadata.import_names.is_empty() {
-            true => import_names(entries.iter().map(|entry| entry.name.as_str())),
+            true => import_names(entries.iter().filter_map(module_path)),
             false => metadata.import_names.clone(),
         };
         let _ = self.store.keep_record("imports", &digest.hex(), &names);
@@ -362,6 +362,19 @@ impl Shared {
             )),
         }
     }
+}
+
+/// Where an entry lands below site-packages; `None` if it is metadata, a script or a header.
+fn module_path(entry: &Entry) -> Option<&str> {
+    let (top, rest) = entry.name.split_once('/').unwrap_or(("", &entry.name));
+    if top.ends_with(".dist-info") {
+        return None;
+    }
+    if !top.ends_with(".data") {
+        return Some(&entry.name);
+    }
+    rest.strip_prefix("purelib/")
+        .or_else(|| rest.strip_prefix("platlib/"))
 }
 
 /// The last bytes of a file.

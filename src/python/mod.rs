@@ -1,7 +1,6 @@
 //! Python's vocabulary: targets and their tags, requirements, metadata, wheels. No I/O, and no other room is imported.
 
 pub mod archive;
-pub mod imports;
 pub mod metadata;
 pub mod record;
 pub mod requirement;

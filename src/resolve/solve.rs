@@ -309,9 +309,7 @@ fn propagate(context: &Context<'_>, fork: &mut Fork) -> Result<(), ResolveError>
         Ok(conflicts) => conflicts,
         Err(tree) => return Err(explain::no_solution(context, &fork.environment, tree)),
     };
-    let mut any = false;
     for (affected, conflict) in conflicts {
-        any = true;
         let store = &fork.state.package_store;
         let culprits: Vec<&Node> = fork
             .state
@@ -321,11 +319,10 @@ fn propagate(context: &Context<'_>, fork: &mut Fork) -> Result<(), ResolveError>
             .collect();
         fork.priorities.conflict(&store[affected], culprits);
     }
-    if any {
-        for name in fork.priorities.reorder() {
-            let id = fork.state.package_store.alloc(Node::Package(name));
-            fork.state.backtrack_package(id);
-        }
+    // Conflicts are also counted where dependencies are added, so this is asked every time.
+    for name in fork.priorities.reorder() {
+        let id = fork.state.package_store.alloc(Node::Package(name));
+        fork.state.backtrack_package(id);
     }
     Ok(())
 }

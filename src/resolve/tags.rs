@@ -77,59 +77,51 @@ fn python_marker(language: LanguageTag, abi: AbiTag) -> MarkerTree {
     let from = |major: u8, minor: u8| marker(&format!("python_full_version >= '{major}.{minor}'"));
     let only = |major: u8, minor: u8| marker(&format!("python_version == '{major}.{minor}'"));
     let cpython = || marker("platform_python_implementation == 'CPython'");
-    match (language, abi) {
-        (LanguageTag::None, _) => MarkerTree::TRUE,
-        (
-            LanguageTag::Python {
-                major: 3,
-                minor: None,
-            },
-            _,
-        ) => MarkerTree::TRUE,
-        (
-            LanguageTag::Python {
-                major: 3,
-                minor: Some(minor),
-            },
-            _,
-        ) => from(3, minor),
-        (LanguageTag::Python { .. }, _) => MarkerTree::FALSE,
-        // The stable ABI of 3.2 and later reaches forward.
-        (
-            LanguageTag::CPython {
-                python_version: (major, minor),
-            },
-            abi,
-        ) if abi.is_stable_abi() => from(major, minor).and(cpython()),
-        // Free-threaded and debug builds are other interpreters than the ones an image or a developer has by default.
-        (
-            LanguageTag::CPython {
-                python_version: (major, minor),
-            },
-            AbiTag::None,
-        ) => only(major, minor).and(cpython()),
-        (
-            LanguageTag::CPython { .. },
-            AbiTag::CPython {
-                python_version: (major, minor),
-                ..
-            },
-        ) => only(major, minor).and(cpython()),
-        (LanguageTag::CPythonMajor { major: 3 }, _) => cpython(),
-        (
-            LanguageTag::PyPy {
-                python_version: (major, minor),
-            },
-            _,
-        ) => only(major, minor).and(marker("platform_python_implementation == 'PyPy'")),
-        (
-            LanguageTag::GraalPy {
-                python_version: (major, minor),
-            },
-            _,
-        ) => only(major, minor).and(marker("platform_python_implementation == 'GraalVM'")),
+    let stable = abi.is_stable_abi();
+    let language = match language {
+        LanguageTag::None => MarkerTree::TRUE,
+        LanguageTag::Python {
+            major: 3,
+            minor: None,
+        } => MarkerTree::TRUE,
+        LanguageTag::Python {
+            major: 3,
+            minor: Some(minor),
+        } => from(3, minor),
+        // The stable ABI reaches forward from the version that is named.
+        LanguageTag::CPython {
+            python_version: (major, minor),
+        } if stable => from(major, minor).and(cpython()),
+        LanguageTag::CPython {
+            python_version: (major, minor),
+        } => only(major, minor).and(cpython()),
+        LanguageTag::CPythonMajor { major: 3 } => cpython(),
+        LanguageTag::PyPy {
+            python_version: (major, minor),
+        } => only(major, minor).and(marker("platform_python_implementation == 'PyPy'")),
+        LanguageTag::GraalPy {
+            python_version: (major, minor),
+        } => only(major, minor).and(marker("platform_python_implementation == 'GraalVM'")),
         _ => MarkerTree::FALSE,
-    }
+    };
+    let abi = match abi {
+        AbiTag::None => MarkerTree::TRUE,
+        AbiTag::Abi3 | AbiTag::Abi3T => cpython(),
+        AbiTag::CPython {
+            python_version: (major, minor),
+            ..
+        } => only(major, minor).and(cpython()),
+        AbiTag::PyPy { python_version, .. } => {
+            let version = python_version.map_or(MarkerTree::TRUE, |(major, minor)| only(major, minor));
+            version.and(marker("platform_python_implementation == 'PyPy'"))
+        }
+        AbiTag::GraalPy {
+            python_version: (major, minor),
+            ..
+        } => only(major, minor).and(marker("platform_python_implementation == 'GraalVM'")),
+        AbiTag::Pyston { .. } => MarkerTree::FALSE,
+    };
+    language.and(abi)
 }
 
 fn platform_marker(tag: &PlatformTag) -> MarkerTree {

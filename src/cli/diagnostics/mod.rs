@@ -5,8 +5,10 @@
 mod debian;
 mod fetch;
 mod http;
+mod index;
 mod lock;
 pub(crate) mod project;
+mod resolve;
 mod store;
 mod targets;
 mod verify;

@@ -1,0 +1,44 @@
+//! Advice for package indexes.
+
+use std::sync::Arc;
+
+use super::Failure;
+use crate::index::IndexError;
+
+impl From<Arc<IndexError>> for Failure {
+    fn from(error: Arc<IndexError>) -> Self {
+        let failure = Self::from_error(&*error);
+        let failure = match error.is_temporary() {
+            true => failure.temporary(),
+            false => failure,
+        };
+        match &*error {
+            IndexError::Page { source, .. } | IndexError::Metadata { source, .. } => match source.status() {
+                Some(status) if status.as_u16() == 401 || status.as_u16() == 403 => {
+                    failure.hint("check the index's credentials: in its URL, in UV_INDEX_<NAME>_USERNAME, or in ~/.netrc")
+                }
+                _ if matches!(source, crate::http::HttpError::Offline { .. }) => {
+                    failure.hint("run once without --offline to fill the cache")
+                }
+                _ => failure.hint("check the index's address (--index-url) and the network, then run the same command again"),
+            },
+            IndexError::BadPage { .. } => {
+                failure.hint("check the index's address: it should end in /simple or the like")
+            }
+            IndexError::BadMetadata { .. } => {
+                failure.hint("the index or something on the way to it changed the file: do not use it, and tell its owner")
+            }
+            IndexError::NeedsBuild { .. } => {
+                failure.hint("source archives are not built while locking: choose a version that has a wheel")
+            }
+            IndexError::Config(_) => failure.hint("look at --index-url, PIP_INDEX_URL, [tool.uv] and pip.conf"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        Arc::new(error).into()
+    }
+}

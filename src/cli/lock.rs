@@ -1,0 +1,561 @@
+//! `mlrails lock`: requirements become exact versions, for every platform and Python that the project admits.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use serde_json::json;
+use uv_normalize::{GroupName, PackageName};
+
+use super::{Exit, Failure, Session};
+use crate::index::{Network, config};
+use crate::lock::diff::{Change, diff};
+use crate::lock::satisfies::refreshed;
+use crate::lock::{FILE_NAME, Lock, SERVING_GROUP};
+use crate::project::uv::SourceKind;
+use crate::project::{Declared, Manifest};
+use crate::python::requirement::{self, Requirement};
+use crate::python::target::{Libc, Platform, PythonVersion};
+use crate::resolve::{self, ForkStrategy, Inputs, Never, Options, Preferences, Prerelease, Resolution};
+
+#[derive(Debug, Default, ClapArgs)]
+#[command(after_help = "Examples:
+  mlrails lock                              solve, or confirm that the lock still holds
+  mlrails lock --check                      say whether the lock is up to date, and change nothing
+  mlrails lock --upgrade-package pandas     let one package move, keep the others
+  mlrails lock --platform linux/amd64 --platform linux/arm64
+                                            make sure that both have wheels
+
+The lock is standard (PEP 751): `pip install --no-deps -r pylock.toml` and `uv pip sync pylock.toml` install it.
+Indexes are found as pip and uv find them: flags, PIP_INDEX_URL, UV_DEFAULT_INDEX, [tool.uv], pip.conf.")]
+pub struct Args {
+    /// Only say whether the lock is up to date (exit 1 if it is not)
+    #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package"])]
+    check: bool,
+    /// Forget the locked versions: take the newest that fit
+    #[arg(long)]
+    upgrade: bool,
+    /// Forget the locked version of one package
+    #[arg(long, value_name = "PACKAGE")]
+    upgrade_package: Vec<PackageName>,
+    /// Where the lock is read and written [default: pylock.toml in the project]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Which of the versions that fit is taken
+    #[arg(long, value_enum)]
+    resolution: Option<ResolutionArg>,
+    /// Whether prereleases are taken
+    #[arg(long, value_enum)]
+    prerelease: Option<PrereleaseArg>,
+    /// Act as if nothing had been published after this moment (2026-01-31, or with a time)
+    #[arg(long, value_name = "TIME")]
+    exclude_newer: Option<String>,
+    /// A platform that production runs on: linux/amd64, or a manylinux name such as x86_64-manylinux_2_28
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Vec<String>,
+    /// The Python minor that production runs
+    #[arg(long, value_name = "VERSION")]
+    python: Option<PythonVersion>,
+    /// An environment in which everything that reaches it must have a file, as a marker
+    #[arg(long, value_name = "MARKER")]
+    required_environment: Vec<String>,
+    /// Take no source archives
+    #[arg(long)]
+    no_build: bool,
+    /// Take no source archive of one package
+    #[arg(long, value_name = "PACKAGE")]
+    no_build_package: Vec<PackageName>,
+    /// Take no wheels
+    #[arg(long)]
+    no_binary: bool,
+    /// Take no wheel of one package
+    #[arg(long, value_name = "PACKAGE")]
+    no_binary_package: Vec<PackageName>,
+    /// Whether older Pythons get older versions, or all get the same
+    #[arg(long, value_enum)]
+    fork_strategy: Option<ForkArg>,
+}
+
+/// Where packages come from, for every command that reaches an index.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct IndexArgs {
+    /// The default index
+    #[arg(long, value_name = "URL")]
+    index_url: Option<String>,
+    /// A further index, asked first; may be repeated
+    #[arg(long, value_name = "URL")]
+    extra_index_url: Vec<String>,
+    /// A folder or page of files that are taken beside the index's; may be repeated
+    #[arg(long, value_name = "PLACE")]
+    find_links: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ResolutionArg {
+    Highest,
+    Lowest,
+    LowestDirect,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PrereleaseArg {
+    Disallow,
+    Allow,
+    IfNecessary,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ForkArg {
+    RequiresPython,
+    Fewest,
+}
+
+pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let manifest = crate::project::read(session.project_folder())
+        .map_err(|mistakes| Failure::new(mistakes.to_string()))?;
+    let path = args
+        .output
+        .clone()
+        .unwrap_or_else(|| manifest.root.join(FILE_NAME));
+    let inputs = inputs(&manifest, &args)?;
+    let options = options(&manifest, &args)?;
+    let locations = locations(&manifest, &args.index)?;
+    let lines = locations.lines();
+    let old = Lock::read(&path)?;
+
+    if let Some(old) = &old
+        && !args.upgrade
+        && args.upgrade_package.is_empty()
+    {
+        match refreshed(old, &inputs.wanted(&options, &lines)?) {
+            Ok(fresh) if fresh == *old => {
+                report(session, &path, old, &[], started, "is up to date");
+                return Ok(Exit::Done);
+            }
+            Ok(fresh) if !args.check => {
+                fresh.write(&path)?;
+                let changes = diff(Some(old), &fresh);
+                report(
+                    session,
+                    &path,
+                    &fresh,
+                    &changes,
+                    started,
+                    "was brought up to date without solving",
+                );
+                return Ok(Exit::Done);
+            }
+            Ok(_) => return Ok(outdated(session, &path, "markers or unused packages changed")),
+            Err(why) if args.check => return Ok(outdated(session, &path, &why.to_string())),
+            Err(why) => session.printer().detail(&format!("solving again: {why}")),
+        }
+    }
+    if args.check {
+        return Ok(outdated(session, &path, "there is no lock"));
+    }
+
+    let preferences = preferences(&manifest, old.as_ref(), &args);
+    let client = session.client(&[])?;
+    let (store, reporter) = (session.store()?, session.reporter());
+    let task = reporter.start("Resolving", crate::reporter::Unit::Items, None);
+    let solved = session.block_on(async {
+        let network = Network::new(client, store, locations, reporter.clone());
+        let (index, folder) = (network.clone(), manifest.root.clone());
+        let solved = tokio::task::spawn_blocking(move || {
+            resolve::resolve(&inputs, &options, &preferences, &index, &lines)
+        })
+        .await
+        .map_err(|error| Failure::new(format!("the resolver stopped: {error}")))?;
+        let mut solved = solved?;
+        if let Some(old) = &old {
+            keep_imports(old, &mut solved.lock);
+        }
+        if !session.offline() {
+            network.fill_imports(&mut solved.lock.packages, &folder).await;
+        }
+        Ok::<_, Failure>(solved)
+    });
+    reporter.finish(task);
+    let solved = solved??;
+    let mut lock = solved.lock;
+    lock.mlrails.base = old.as_ref().and_then(|old| old.mlrails.base.clone());
+    for note in &solved.notes {
+        session.printer().warn(note);
+    }
+    lock.write(&path)?;
+    let changes = diff(old.as_ref(), &lock);
+    report(session, &path, &lock, &changes, started, "was written");
+    Ok(Exit::Done)
+}
+
+/// The project's lock, if it still answers for what pyproject.toml asks. For the commands that install from it: they
+/// ask no index, so the index that it was made with is not compared.
+pub fn current(manifest: &Manifest) -> Result<Lock, Failure> {
+    let path = manifest.root.join(FILE_NAME);
+    let hint = "run `mlrails lock`";
+    let lock = Lock::read(&path)?.ok_or_else(|| {
+        Failure::new(format!("there is no {FILE_NAME} in {}", manifest.root.display())).hint(hint)
+    })?;
+    let args = Args::default();
+    let mut wanted = inputs(manifest, &args)?.wanted(&options(manifest, &args)?, &[])?;
+    wanted.options = lock.mlrails.inputs.clone();
+    match refreshed(&lock, &wanted) {
+        Ok(lock) => Ok(lock),
+        Err(why) => Err(Failure::new(format!("{FILE_NAME} is out of date: {why}")).hint(hint)),
+    }
+}
+
+fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
+    let pyproject = &manifest.pyproject;
+    let plain = |declared: &[Declared]| -> Vec<Requirement> {
+        declared
+            .iter()
+            .map(|declared| declared.requirement.clone())
+            .collect()
+    };
+    let mut required_environments = pyproject.uv.required_environments.clone();
+    for text in &args.required_environment {
+        required_environments.push(
+            requirement::parse_marker(text)
+                .map_err(|error| Failure::usage(format!("--required-environment: {error}")))?,
+        );
+    }
+    let mut inputs = Inputs {
+        name: Some(pyproject.name.clone()),
+        requires_python: pyproject.requires_python.clone(),
+        dependencies: plain(&pyproject.dependencies),
+        extras: pyproject
+            .extras
+            .iter()
+            .map(|(name, list)| (name.clone(), plain(list)))
+            .collect(),
+        groups: pyproject
+            .groups
+            .iter()
+            .map(|(name, list)| (name.clone(), plain(list)))
+            .collect(),
+        default_groups: pyproject.uv.default_groups.clone().unwrap_or_default(),
+        constraints: plain(&pyproject.uv.constraints),
+        overrides: plain(&pyproject.uv.overrides),
+        environments: pyproject.uv.environments.clone(),
+        required_environments,
+    };
+    if serves(manifest) {
+        let group: GroupName = SERVING_GROUP
+            .parse()
+            .map_err(|error| Failure::new(format!("{SERVING_GROUP}: {error}")))?;
+        if inputs.groups.contains_key(&group) {
+            return Err(Failure::new(format!(
+                "the dependency group `{SERVING_GROUP}` is reserved for what serving itself needs"
+            ))
+            .hint("give the group in pyproject.toml another name"));
+        }
+        let list = SERVING_REQUIREMENTS
+            .iter()
+            .map(|text| requirement::parse(text).map_err(|error| Failure::new(error.to_string())))
+            .collect::<Result<_, _>>()?;
+        inputs.groups.insert(group, list);
+    }
+    Ok(inputs)
+}
+
+/// What the serving runtime stands on.
+const SERVING_REQUIREMENTS: [&str; 2] = ["granian>=2.5", "msgspec>=0.18.6"];
+
+/// Whether the project has a serving half: only then is the serving runtime locked with it.
+fn serves(manifest: &Manifest) -> bool {
+    let module = manifest.pyproject.name.as_str().replace('-', "_");
+    let has_half = |folder: PathBuf| folder.join("serve.py").is_file() || folder.join("serve").is_dir();
+    manifest.config.serve.entry.is_some()
+        || has_half(manifest.root.join("src").join(&module))
+        || has_half(manifest.root.join(&module))
+}
+
+fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
+    let uv = &manifest.pyproject.uv;
+    let resolution = match (args.resolution, uv.resolution.as_deref()) {
+        (Some(ResolutionArg::Lowest), _) | (None, Some("lowest")) => Resolution::Lowest,
+        (Some(ResolutionArg::LowestDirect), _) | (None, Some("lowest-direct")) => Resolution::LowestDirect,
+        _ => Resolution::Highest,
+    };
+    let prerelease = match (args.prerelease, uv.prerelease.as_deref()) {
+        (Some(PrereleaseArg::Allow), _) | (None, Some("allow")) => Prerelease::Allow,
+        (Some(PrereleaseArg::Disallow), _) | (None, Some("disallow")) => Prerelease::Disallow,
+        _ => Prerelease::IfNecessary,
+    };
+    let exclude_newer = args
+        .exclude_newer
+        .as_ref()
+        .or(uv.exclude_newer.as_ref())
+        .map(|text| moment(text))
+        .transpose()?;
+    let never = |all: bool, flags: &[PackageName], configured: &[PackageName]| {
+        let names: BTreeSet<PackageName> = flags.iter().chain(configured).cloned().collect();
+        match (all, names.is_empty()) {
+            (true, _) => Never::All,
+            (false, true) => Never::None,
+            (false, false) => Never::Some(names),
+        }
+    };
+    let (platforms, python) = targets(manifest, args)?;
+    Ok(Options {
+        resolution,
+        prerelease,
+        fork_strategy: match args.fork_strategy {
+            Some(ForkArg::Fewest) => ForkStrategy::Fewest,
+            _ => ForkStrategy::RequiresPython,
+        },
+        exclude_newer,
+        no_build: never(args.no_build, &args.no_build_package, &uv.no_build_packages),
+        no_binary: never(args.no_binary, &args.no_binary_package, &uv.no_binary_packages),
+        platforms,
+        python,
+        // Debian's own interpreters, newest first: any other minor needs a base from a registry.
+        preferred_pythons: vec![PythonVersion::new(3, 13), PythonVersion::new(3, 11)],
+    })
+}
+
+/// The C library of the oldest base that is assembled: what its wheels need, every later base has.
+const GLIBC: Libc = Libc::Glibc { major: 2, minor: 36 };
+
+/// The production platforms, and the Python minor where the project or the command line names one.
+fn targets(
+    manifest: &Manifest,
+    args: &Args,
+) -> Result<(Vec<(Platform, Libc)>, Option<PythonVersion>), Failure> {
+    let image = &manifest.config.image;
+    let written: Vec<String> = match args.platform.is_empty() {
+        false => args.platform.clone(),
+        true => image
+            .platforms
+            .iter()
+            .map(|placed| placed.value.clone())
+            .collect(),
+    };
+    let mut platforms = Vec::new();
+    for text in &written {
+        let place = place(text)?;
+        if !platforms.contains(&place) {
+            platforms.push(place);
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push((Platform::LinuxAmd64, GLIBC));
+    }
+    let named = manifest
+        .python_version
+        .as_deref()
+        .or(image.python.as_ref().map(|placed| placed.value.as_str()));
+    let python = match (args.python, named) {
+        (Some(python), _) => Some(python),
+        (None, Some(text)) => Some(text.parse().map_err(|error| Failure::new(format!("{error}")))?),
+        (None, None) => None,
+    };
+    Ok((platforms, python.map(PythonVersion::minor_only)))
+}
+
+/// `linux/amd64`, or a manylinux or musllinux name as uv takes it: `x86_64-manylinux_2_28`, `aarch64-unknown-linux-gnu`.
+fn place(text: &str) -> Result<(Platform, Libc), Failure> {
+    if let Ok(platform) = text.parse() {
+        return Ok((platform, GLIBC));
+    }
+    let unknown = || {
+        Failure::usage(format!("`{text}` is not a platform"))
+            .hint("use an OCI name such as linux/amd64, or a manylinux name such as x86_64-manylinux_2_28")
+    };
+    let (machine, system) = text.split_once('-').ok_or_else(unknown)?;
+    let platform = match machine {
+        "x86_64" => Platform::LinuxAmd64,
+        "aarch64" => Platform::LinuxArm64,
+        "riscv64gc" | "riscv64" => Platform::LinuxRiscv64,
+        "ppc64le" | "powerpc64le" => Platform::LinuxPpc64le,
+        "s390x" => Platform::LinuxS390x,
+        "i686" => Platform::Linux386,
+        _ => return Err(unknown()),
+    };
+    let numbers = |text: &str| -> Option<(u16, u16)> {
+        let (major, minor) = text.split_once('_')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let libc = match system {
+        "manylinux2014" | "unknown-linux-gnu" => Libc::Glibc { major: 2, minor: 17 },
+        "unknown-linux-musl" => Libc::Musl { major: 1, minor: 2 },
+        _ => {
+            let glibc = system.strip_prefix("manylinux_").and_then(numbers);
+            let musl = system.strip_prefix("musllinux_").and_then(numbers);
+            match (glibc, musl) {
+                (Some((major, minor)), _) => Libc::Glibc { major, minor },
+                (_, Some((major, minor))) => Libc::Musl { major, minor },
+                _ => return Err(unknown()),
+            }
+        }
+    };
+    Ok((platform, libc))
+}
+
+/// A date (its whole day is over) or a moment, in microseconds since 1970.
+fn moment(text: &str) -> Result<i64, Failure> {
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(moment.as_microsecond());
+    }
+    format!("{text}T23:59:59.999999Z")
+        .parse::<jiff::Timestamp>()
+        .map(jiff::Timestamp::as_microsecond)
+        .map_err(|_| {
+            Failure::usage(format!("`{text}` is no date or moment"))
+                .hint("write 2026-01-31, or 2026-01-31T12:00:00Z")
+        })
+}
+
+/// Which indexes are asked for this project.
+pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locations, Failure> {
+    let uv = &manifest.pyproject.uv;
+    let mut declared = config::Declared {
+        find_links: uv.find_links.clone(),
+        ..config::Declared::default()
+    };
+    let index = |name: Option<String>, url: &str, default: bool, explicit: bool| config::DeclaredIndex {
+        name,
+        url: url.to_owned(),
+        default,
+        explicit,
+    };
+    for one in &uv.indexes {
+        declared
+            .indexes
+            .push(index(one.name.clone(), &one.url, one.default, one.explicit));
+    }
+    declared.indexes.extend(
+        uv.extra_index_urls
+            .iter()
+            .map(|url| index(None, url, false, false)),
+    );
+    declared
+        .indexes
+        .extend(uv.index_url.iter().map(|url| index(None, url, true, false)));
+    for (name, sources) in &uv.sources {
+        for source in sources {
+            match &source.kind {
+                SourceKind::Index(index) => {
+                    declared.pins.insert(name.clone(), index.clone());
+                }
+                _ => {
+                    return Err(Failure::new(format!(
+                        "[tool.uv.sources] takes `{name}` from a URL, path or repository, which is not locked yet"
+                    ))
+                    .hint("use a version from an index"));
+                }
+            }
+        }
+    }
+    let flags = config::Flags {
+        index_url: args.index_url.clone(),
+        extra_index_urls: args.extra_index_url.clone(),
+        find_links: args.find_links.clone(),
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    let found = config::locations(&flags, &declared, &manifest.root, &environment);
+    found.map_err(|error| Arc::new(error).into())
+}
+
+/// What was chosen before: the lock, then what other tools' files pin.
+fn preferences(manifest: &Manifest, old: Option<&Lock>, args: &Args) -> Preferences {
+    if args.upgrade {
+        return Preferences::default();
+    }
+    let mut preferences = match old {
+        Some(old) => Preferences::from_lock(old, &args.upgrade_package),
+        None => Preferences::default(),
+    };
+    if !args.upgrade_package.is_empty() {
+        return preferences;
+    }
+    for file in other_locks(&manifest.root) {
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if let Ok(text) = std::fs::read_to_string(&file) {
+            preferences.add_text(&name, &text);
+        }
+    }
+    preferences
+}
+
+fn other_locks(root: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name == "uv.lock"
+                || name == "poetry.lock"
+                || (name.starts_with("requirements") && name.ends_with(".txt"))
+        })
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Import names of versions that did not move are known already.
+fn keep_imports(old: &Lock, new: &mut Lock) {
+    for package in &mut new.packages {
+        let known = old
+            .packages
+            .iter()
+            .find(|known| known.name == package.name && known.version == package.version);
+        if let Some(known) = known.filter(|_| package.imports.is_empty()) {
+            package.imports = known.imports.clone();
+        }
+    }
+}
+
+fn outdated(session: &Session, path: &Path, why: &str) -> Exit {
+    if session.is_json() {
+        session
+            .printer()
+            .json(&json!({ "up_to_date": false, "path": path, "why": why }));
+    } else {
+        session
+            .printer()
+            .say(&format!("{} is out of date: {why}", path.display()));
+        session.printer().say("run `mlrails lock`");
+    }
+    Exit::Refused
+}
+
+fn report(session: &Session, path: &Path, lock: &Lock, changes: &[Change], started: Instant, what: &str) {
+    let printer = session.printer();
+    let seconds = started.elapsed().as_secs_f64();
+    if session.is_json() {
+        printer.json(&json!({
+            "up_to_date": true, "path": path, "packages": lock.packages.len(), "changes": changes,
+            "python": lock.mlrails.python.map(|python| python.to_string()), "seconds": seconds,
+        }));
+        return;
+    }
+    for change in changes {
+        let (was, is) = (change.was.join(", "), change.is.join(", "));
+        let line = match (was.is_empty(), is.is_empty()) {
+            (true, _) => format!("  {} {} {is}", printer.paint("+", "32"), change.name),
+            (_, true) => format!("  {} {} {was}", printer.paint("-", "31"), change.name),
+            _ => format!("  {} {} {was} -> {is}", printer.paint("~", "33"), change.name),
+        };
+        printer.say(&line);
+    }
+    printer.say(&format!(
+        "{} {what}: {} packages in {seconds:.2} s",
+        path.file_name().unwrap_or_default().to_string_lossy(),
+        lock.packages.len()
+    ));
+}
