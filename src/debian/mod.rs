@@ -172,23 +172,32 @@ pub async fn resolve(
         return Err(DebianError::OlderThanLock { found: date, locked });
     }
 
-    let mut packages = BTreeMap::new();
-    let mut facts: Option<(String, Facts)> = None;
-    for platform in wanted.platforms {
+    let of_platform = async |platform: &str| {
         let architecture = architecture(platform)?;
         let lists: Vec<closure::List> = futures::future::try_join_all(suites.iter().zip(&releases).map(
-            |((pool, suite), release)| async {
+            async |((pool, suite), release)| {
                 let entries =
                     archive::packages(client, store, suite, release, architecture, reporter).await?;
                 Ok::<_, ArchiveError>(closure::List { pool: *pool, entries })
             },
         ))
         .await?;
-        let debs = closure::closure(wanted.release, architecture, &lists, wanted.packages)?;
-        let found = Facts::of(wanted.release, &debs)?;
+        Ok::<_, DebianError>(closure::closure(
+            wanted.release,
+            architecture,
+            &lists,
+            wanted.packages,
+        )?)
+    };
+    let found =
+        futures::future::try_join_all(wanted.platforms.iter().map(|platform| of_platform(platform))).await?;
+    let mut packages = BTreeMap::new();
+    let mut facts: Option<(&str, Facts)> = None;
+    for (platform, debs) in wanted.platforms.iter().zip(found) {
+        let here = Facts::of(wanted.release, &debs)?;
         match &facts {
-            None => facts = Some(((*platform).to_owned(), found)),
-            Some((first, known)) => known.agrees(first, &found, platform)?,
+            None => facts = Some((platform, here)),
+            Some((first, known)) => known.agrees(first, &here, platform)?,
         }
         packages.insert((*platform).to_owned(), debs);
     }

@@ -7,6 +7,7 @@ byte strings, the module's path in the image and its source; the answer is a num
 The path goes into the code objects, so that tracebacks in production name the file that is there.
 """
 
+import gc
 import os
 import sys
 from _imp import source_hash
@@ -38,17 +39,31 @@ def compiled(path, source):
     return bytes(_code_to_hash_pyc(code, source_hash(KEY, source), False))
 
 
-# One-character strings exist once in a process, and a .pyc tells whether one is interned: "*" is from the first
-# `import *` on, so a module's bytecode would depend on what was compiled before it. Here all of them are, from the start.
-for number in range(256):
-    sys.intern(chr(number))
+def answer(path, source):
+    try:
+        status, body = 0, compiled(path, source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        # Packages ship files that are no modules of this Python: templates, tests of the tokenizer, Python 2.
+        status, body = 1, f"{type(error).__name__}: {error}".encode(errors="replace")
+    answers.write(bytes([status]) + len(body).to_bytes(4, "little") + body)
+    answers.flush()
+
+
+# A copy lives for one module: collecting garbage in it would only copy pages.
+gc.disable()
 
 while True:
     path, source = take().decode(), take()
-    try:
-        status, answer = 0, compiled(path, source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
-        # Packages ship files that are no modules of this Python: templates, tests of the tokenizer, Python 2.
-        status, answer = 1, f"{type(error).__name__}: {error}".encode(errors="replace")
-    answers.write(bytes([status]) + len(answer).to_bytes(4, "little") + answer)
-    answers.flush()
+    # Each module is compiled in a copy of this process that has never compiled anything. What an interpreter has seen shows
+    # in a .pyc: a string that an earlier module interned (in 3.11 the "*" of the first `import *`, from 3.12 on every
+    # name) is marked otherwise, or keeps equal constants apart. The answer must not depend on who came before.
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            answer(path, source)
+            status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1] != 0:
+        sys.exit(1)
