@@ -1,5 +1,345 @@
-//! Layers: bytes that are finished when made.
+//! Layers: bytes that are finished when made, and made once per recipe, ever.
+//!
+//! It takes wheels that the store has, and trees; it gives [`oci::Layer`](Layer)s whose blobs are in the store. A layer of
+//! wheels has a key, its recipe's; a second build finds the record under that key and reads no wheel. Layers of trees are
+//! made each time: their bytes are the project's.
 
 pub mod bytecode;
+pub mod group;
+pub mod install;
+pub mod recipe;
+pub mod splice;
 pub mod sums;
 pub mod unpack;
+
+use std::fs::File;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::oci::image::LayerType;
+use crate::oci::{Layer, LayerBytes};
+use crate::python::wheel::{self, ContentError, Wheel, WheelError};
+use crate::reporter::{Reporter, Unit};
+use crate::store::{Store, StoreError};
+use crate::tree::{EXECUTABLE, Node, PLAIN, Tree};
+use install::{Content, InstallError, Placed, Scheme};
+use recipe::Recipe;
+use splice::{SpliceError, Splicer, splice};
+
+/// A layer with what is known of its making.
+#[derive(Debug, Clone)]
+pub struct MadeLayer {
+    /// The recipe's key; layers of trees have none.
+    pub key: Option<Digest>,
+    pub layer: Layer,
+    pub origin: Origin,
+    /// Of the uncompressed tar, in bytes.
+    pub uncompressed_size: u64,
+    /// What it holds, in a few words: `numpy 2.1.0`, `click 8.1.7 and 12 more`.
+    pub title: String,
+}
+
+/// Where a layer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From its contents, now.
+    Made,
+    /// The store had it.
+    Stored,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error(transparent)]
+    Wheel(#[from] WheelError),
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error(transparent)]
+    Splice(#[from] SpliceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its download is another step's business.
+    #[error("the wheel {wheel} is not in the cache")]
+    Missing { wheel: String },
+    /// Its bytes in the cache had changed; it was removed from there.
+    #[error("the wheel {wheel} was damaged in the cache")]
+    Damaged { wheel: String },
+    #[error("cannot read the wheel {wheel} from the cache")]
+    Read { wheel: String, source: std::io::Error },
+}
+
+/// Validation is repeated when its rules change: the number is part of a wheel's record.
+const WHEEL_RECORD: &str = "wheel-1";
+const LAYER_RECORD: &str = "layer-1";
+const COLLISION_RECORD: &str = "apart-1";
+
+/// The validated wheel `file_name`, whose bytes the store has: hashed and parsed the first time, from its record later.
+pub fn open_wheel(store: &Store, file_name: &str, digest: &Digest) -> Result<Wheel, LayerError> {
+    let key = format!("{file_name} {digest}");
+    if let Some(wheel) = store.record::<Wheel>(WHEEL_RECORD, &key) {
+        return Ok(wheel);
+    }
+    let file = store.verified(digest)?.ok_or_else(|| LayerError::Missing {
+        wheel: file_name.to_owned(),
+    })?;
+    let wheel = wheel::validate(file_name, *digest, &file)?;
+    store.keep_record(WHEEL_RECORD, &key, &wheel)?;
+    Ok(wheel)
+}
+
+/// The bytes of a wheel. They are not hashed here: whoever reads an entry checks it against the record.
+pub fn wheel_file(store: &Store, wheel: &Wheel) -> Result<File, LayerError> {
+    File::open(store.blob_path(&wheel.digest)).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => LayerError::Missing {
+            wheel: wheel.file_name.clone(),
+        },
+        _ => LayerError::Read {
+            wheel: wheel.file_name.clone(),
+            source,
+        },
+    })
+}
+
+/// A recipe whose wheels are at hand.
+#[derive(Debug, Clone)]
+pub struct Ingredients<'a> {
+    pub recipe: Recipe,
+    /// In the recipe's order.
+    pub wheels: Vec<&'a Wheel>,
+}
+
+impl<'a> Ingredients<'a> {
+    pub fn new(python: crate::python::target::PythonVersion, wheels: Vec<&'a Wheel>) -> Self {
+        Self {
+            recipe: Recipe::new(python, wheels.iter().map(|wheel| wheel.digest)),
+            wheels,
+        }
+    }
+}
+
+/// What the store keeps of a layer that was made.
+#[derive(Debug, Serialize, Deserialize)]
+struct LayerRecord {
+    digest: Digest,
+    diff_id: Digest,
+    size: u64,
+    uncompressed_size: u64,
+    title: String,
+}
+
+/// The layer that the store has for `key`, if it has one, blob and all.
+pub fn stored_layer(store: &Store, key: &Digest) -> Option<MadeLayer> {
+    let record: LayerRecord = store.record(LAYER_RECORD, &key.to_string())?;
+    (store.blob_size(&record.digest)? == record.size)
+        .then(|| record.into_layer(store, Some(*key), Origin::Stored))
+}
+
+impl LayerRecord {
+    fn into_layer(self, store: &Store, key: Option<Digest>, origin: Origin) -> MadeLayer {
+        MadeLayer {
+            key,
+            layer: Layer {
+                media_type: LayerType::Gzip,
+                digest: self.digest,
+                size: self.size,
+                diff_id: self.diff_id,
+                created_by: format!("mlrails: {}", self.title),
+                bytes: LayerBytes::File(store.blob_path(&self.digest)),
+            },
+            origin,
+            uncompressed_size: self.uncompressed_size,
+            title: self.title,
+        }
+    }
+}
+
+/// One layer per recipe, in their order; those that are not in the store are made, at once where there are processors.
+/// Every wheel's bytes must be in the store.
+pub fn layers_from_wheels(
+    store: &Store,
+    recipes: &[Ingredients<'_>],
+    reporter: &dyn Reporter,
+) -> Result<Vec<MadeLayer>, LayerError> {
+    use rayon::prelude::*;
+    recipes
+        .par_iter()
+        .map(|ingredients| layer_from_wheels(store, ingredients, reporter))
+        .collect()
+}
+
+/// The layer of one recipe: from the store, else made and kept there.
+pub fn layer_from_wheels(
+    store: &Store,
+    ingredients: &Ingredients<'_>,
+    reporter: &dyn Reporter,
+) -> Result<MadeLayer, LayerError> {
+    let key = ingredients.recipe.key();
+    if let Some(layer) = stored_layer(store, &key) {
+        return Ok(layer);
+    }
+    // Another process that wants the same layer waits, and finds it.
+    let _guard = store.lock(&format!("layer {key}"))?;
+    if let Some(layer) = stored_layer(store, &key) {
+        return Ok(layer);
+    }
+    let title = title(&ingredients.wheels);
+    let total = ingredients.wheels.iter().map(|wheel| wheel.expanded_size()).sum();
+    let task = reporter.start(&format!("layer {title}"), Unit::Bytes, Some(total));
+    let outcome = make(store, ingredients, title, &|count| reporter.advance(task, count));
+    reporter.finish(task);
+    let record = outcome?;
+    store.keep_record(LAYER_RECORD, &key.to_string(), &record)?;
+    Ok(record.into_layer(store, Some(key), Origin::Made))
+}
+
+fn title(wheels: &[&Wheel]) -> String {
+    match wheels {
+        [] => "nothing".to_owned(),
+        [one] => one.label(),
+        [first, rest @ ..] => format!("{} and {} more", first.label(), rest.len()),
+    }
+}
+
+/// A wheel with its bytes and the places of its files.
+struct Opened<'a> {
+    wheel: &'a Wheel,
+    file: File,
+    placed: Vec<Placed>,
+}
+
+fn make(
+    store: &Store,
+    ingredients: &Ingredients<'_>,
+    title: String,
+    done: &dyn Fn(u64),
+) -> Result<LayerRecord, LayerError> {
+    let scheme = Scheme::image(ingredients.recipe.python);
+    let mut opened = Vec::with_capacity(ingredients.wheels.len());
+    for wheel in &ingredients.wheels {
+        let file = wheel_file(store, wheel)?;
+        let placed = install::place(wheel, &file, &scheme)?;
+        opened.push(Opened { wheel, file, placed });
+    }
+    let prefix = &ingredients.recipe.prefix;
+    let outcome = splice(store.writer()?, 0, |splicer| fill(splicer, prefix, &opened, done));
+    let (spliced, writer) = match outcome {
+        Ok(done) => done,
+        Err(SpliceError::Entry { wheel, entry, source }) => {
+            return Err(blame(store, ingredients, wheel, entry, source)?);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (digest, size) = writer.commit()?;
+    Ok(LayerRecord {
+        digest,
+        diff_id: spliced.diff_id,
+        size,
+        uncompressed_size: spliced.tar_size,
+        title,
+    })
+}
+
+/// An entry that is not what was promised: is the wheel so, or has the cache's copy changed since it was validated?
+fn blame(
+    store: &Store,
+    ingredients: &Ingredients<'_>,
+    wheel: String,
+    entry: String,
+    source: ContentError,
+) -> Result<LayerError, StoreError> {
+    let known = ingredients.wheels.iter().find(|known| known.file_name == wheel);
+    if let Some(known) = known
+        && store.verified(&known.digest)?.is_none()
+    {
+        return Ok(LayerError::Damaged { wheel });
+    }
+    Ok(SpliceError::Entry { wheel, entry, source }.into())
+}
+
+/// Folders first, then each wheel's files in the order of their bytes in it. A path that two wheels share is written once.
+fn fill(
+    splicer: &mut Splicer,
+    prefix: &str,
+    opened: &[Opened<'_>],
+    done: &dyn Fn(u64),
+) -> Result<(), SpliceError> {
+    // Explicit entries for what is above, so that a link in a base does not lead elsewhere.
+    for (at, _) in prefix.match_indices('/') {
+        splicer.directory(&prefix[..at], EXECUTABLE)?;
+    }
+    splicer.directory(prefix, EXECUTABLE)?;
+    for folder in install::folders(opened.iter().flat_map(|one| &one.placed)) {
+        splicer.directory(&format!("{prefix}/{folder}"), EXECUTABLE)?;
+    }
+    let mut written = std::collections::HashSet::new();
+    for Opened { wheel, file, placed } in opened {
+        for one in placed {
+            if !written.insert(one.path.as_str()) {
+                continue;
+            }
+            let path = format!("{prefix}/{}", one.path);
+            let mode = if one.executable { EXECUTABLE } else { PLAIN };
+            match &one.content {
+                Content::Bytes(bytes) => splicer.file(&path, mode, bytes)?,
+                Content::Entry(index) => {
+                    let entry = &wheel.entries[*index];
+                    splicer.entry(&path, mode, &wheel.file_name, file, entry)?;
+                }
+            }
+            done(one.size);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses wheels of one image that would overwrite each other's files. What was found apart once is not looked at again.
+pub fn refuse_collisions(
+    store: &Store,
+    python: crate::python::target::PythonVersion,
+    wheels: &[&Wheel],
+) -> Result<(), LayerError> {
+    let mut digests: Vec<Digest> = wheels.iter().map(|wheel| wheel.digest).collect();
+    digests.sort();
+    let key = Recipe::new(python, digests).key().to_string();
+    if store.record::<bool>(COLLISION_RECORD, &key) == Some(true) {
+        return Ok(());
+    }
+    let scheme = Scheme::image(python);
+    let mut placed = Vec::with_capacity(wheels.len());
+    for wheel in wheels {
+        placed.push(install::place(wheel, &wheel_file(store, wheel)?, &scheme)?);
+    }
+    let installations: Vec<(&Wheel, &[Placed])> = wheels
+        .iter()
+        .zip(&placed)
+        .map(|(wheel, placed)| (*wheel, &placed[..]))
+        .collect();
+    if let Some(first) = install::collisions(&installations).into_iter().next() {
+        return Err(first.into());
+    }
+    Ok(store.keep_record(COLLISION_RECORD, &key, &true)?)
+}
+
+/// A layer that holds `tree`, every time `mtime` (seconds since 1970); `title` says what it is. Its blob is in the store.
+pub fn layer_from_tree(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<MadeLayer, LayerError> {
+    let (spliced, writer) = splice(store.writer()?, mtime, |splicer| {
+        for (path, node) in tree.iter() {
+            match node {
+                Node::Directory { mode } => splicer.directory(path, *mode)?,
+                Node::File { source, mode } => splicer.source(path, *mode, source)?,
+                Node::Symlink { target } => splicer.symlink(path, target)?,
+            }
+        }
+        Ok(())
+    })?;
+    let (digest, size) = writer.commit()?;
+    let record = LayerRecord {
+        digest,
+        diff_id: spliced.diff_id,
+        size,
+        uncompressed_size: spliced.tar_size,
+        title: title.to_owned(),
+    };
+    Ok(record.into_layer(store, None, Origin::Made))
+}

@@ -6,12 +6,14 @@ mod debian;
 mod fetch;
 mod http;
 mod index;
+mod layers;
 mod lock;
 pub(crate) mod project;
 mod resolve;
 mod store;
 mod targets;
 mod verify;
+mod wheel;
 
 use serde_json::json;
 

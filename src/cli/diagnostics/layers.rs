@@ -1,0 +1,43 @@
+//! Advice for layers.
+
+use super::{Failure, is_temporary_io};
+use crate::layers::LayerError;
+use crate::layers::splice::SpliceError;
+
+impl From<LayerError> for Failure {
+    fn from(error: LayerError) -> Self {
+        match error {
+            LayerError::Wheel(error) => error.into(),
+            LayerError::Install(error) => error.into(),
+            LayerError::Splice(error) => error.into(),
+            LayerError::Store(error) => error.into(),
+            LayerError::Missing { .. } | LayerError::Damaged { .. } => Self::from_error(&error)
+                .temporary()
+                .hint("run it again: what is missing is downloaded anew"),
+            LayerError::Read { ref source, .. } => {
+                let failure = Self::from_error(&error).hint("`mlrails cache verify` finds what is damaged");
+                if is_temporary_io(source) {
+                    failure.temporary()
+                } else {
+                    failure
+                }
+            }
+        }
+    }
+}
+
+impl From<SpliceError> for Failure {
+    fn from(error: SpliceError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            SpliceError::Entry { .. } => {
+                failure.hint("its bytes are not what its own RECORD promises: pin another version of it")
+            }
+            SpliceError::Tree { source, .. } => source.into(),
+            SpliceError::Write(source) if is_temporary_io(&source) => failure
+                .temporary()
+                .hint("free some space, or set MLRAILS_CACHE_DIR to a larger disk"),
+            SpliceError::Write(_) => failure,
+        }
+    }
+}
