@@ -9,6 +9,7 @@
 //! - TLS trusts the machine's own store (`SSL_CERT_FILE` and `SSL_CERT_DIR` included); proxies come from the environment.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -354,15 +355,17 @@ impl Client {
 
     /// One try, redirects included.
     pub async fn send_once(&self, request: &Request) -> Result<Response, HttpError> {
-        self.send_with_body(request, |_| request.body.clone().into())
+        self.send_with_body(request, |_| request.body.clone().into(), &AtomicU64::new(0))
             .await
     }
 
-    /// One try of a request whose body is made anew for each hop: for streams, which cannot be cloned.
+    /// One try of a request whose body is made anew for each hop: for streams, which cannot be cloned. `moved` counts
+    /// the body's bytes as they leave: as long as it grows, a slow upload is not a stalled one.
     pub async fn send_with_body(
         &self,
         request: &Request,
         body: impl Fn(&Url) -> reqwest::Body,
+        moved: &AtomicU64,
     ) -> Result<Response, HttpError> {
         let mut url = request.url.clone();
         let mut method = request.method.clone();
@@ -385,7 +388,7 @@ impl Client {
             if method != Method::GET && method != Method::HEAD {
                 builder = builder.body(body(&url));
             }
-            let sent = tokio::time::timeout(self.options().stall, builder.send()).await;
+            let sent = self.while_it_moves(builder.send(), moved).await;
             let answer = match sent {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
@@ -439,6 +442,22 @@ impl Client {
             to: Redacted(&url).to_string(),
             rule: "it is the eleventh redirect in a row",
         })
+    }
+
+    /// Waits for `work` for as long as `moved` grows at least once per stall time.
+    async fn while_it_moves<F: Future>(
+        &self,
+        work: F,
+        moved: &AtomicU64,
+    ) -> Result<F::Output, tokio::time::error::Elapsed> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let before = moved.load(Ordering::Relaxed);
+            match tokio::time::timeout(self.options().stall, &mut work).await {
+                Err(_) if moved.load(Ordering::Relaxed) != before => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     fn check_redirect(&self, from: &Url, to: &Url) -> Result<(), HttpError> {

@@ -3,6 +3,7 @@
 //! Each room's errors become a [`Failure`] in a file of the same name in this folder, by `impl From<RoomError>`.
 
 mod debian;
+mod destination;
 mod fetch;
 mod http;
 mod index;
