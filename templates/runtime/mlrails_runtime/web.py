@@ -13,6 +13,8 @@ import os
 import re
 import time
 
+from granian.rsgi import ProtocolClosed, ProtocolError
+
 from mlrails_runtime import page, problem
 from mlrails_runtime.batching import Batcher
 from mlrails_runtime.metrics import Metrics
@@ -99,13 +101,18 @@ class Web:
         headers = scope.headers
         request_id = self._request_id(headers)
         status, media, extra = 500, contract.ERROR_TYPE, ()
+        closing = False
         try:
             if self.model is None:
                 raise problem.overloaded("the model is still loading")
             call = Call(media_type(headers.get("content-type")), headers, b"")
             if (headers.get("content-encoding") or "identity") != "identity":
                 raise problem.unsupported("compressed bodies are not taken")
-            call.body = await self._body(headers, proto)
+            if headers.get("content-length") is None and scope.http_version.startswith("1"):
+                # A chunked body. Whether the head had a length as well, which proxies may have believed, cannot be seen here (RFC 9112
+                # section 6.3); nothing that follows on this connection is read, so nothing can be smuggled in.
+                closing = True
+            call.body = await self._body(headers, proto, closing)
             reading = read(call)
             self.model.check(reading.rows)
             self.metrics.waiting(self.batcher.waiting + 1)
@@ -131,8 +138,8 @@ class Web:
             )
             status, body = contract.error(refused, request_id)
         sent = [("content-type", media), ("x-request-id", request_id), *extra]
-        if self.slot.board.draining and scope.http_version.startswith("1"):
-            # The client opens its next connection elsewhere.
+        if closing or (self.slot.board.draining and scope.http_version.startswith("1")):
+            # While draining: the client opens its next connection elsewhere.
             sent.append(("connection", "close"))
         proto.response_bytes(status, sent, body)
         seconds = time.perf_counter() - started
@@ -140,8 +147,8 @@ class Web:
         if self.settings.access_log:
             self._access(scope, status, request_id, seconds)
 
-    async def _body(self, headers, proto):
-        """The whole body, or the refusal: 413 above the cap, declared or not; 408 when it does not come."""
+    async def _body(self, headers, proto, chunked):
+        """The whole body, or the refusal: 413 above the cap, declared or not; 408 when it does not come; 400 when it is cut."""
         most = self.settings.max_body
         declared = headers.get("content-length")
         if declared is not None and int(declared) > most:
@@ -152,13 +159,19 @@ class Web:
         try:
             if declared is not None:
                 return await proto()
-            pieces, size = [], 0
+            pieces, size, empty = [], 0, 0
             async for piece in proto:
                 size += len(piece)
+                empty += not piece
                 if size > most:
                     raise _too_large(most)
                 pieces.append(piece)
+            if chunked and empty > 1:
+                # granian gives one empty piece at the end, and one more in place of an error.
+                raise problem.malformed("its chunks are broken or end early")
             return b"".join(pieces)
+        except (ProtocolClosed, ProtocolError):
+            raise problem.malformed("it ended before its content-length") from None
         except asyncio.CancelledError:
             if late:
                 raise problem.Problem(
