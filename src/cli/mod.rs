@@ -12,6 +12,7 @@ mod graph;
 pub mod lock;
 mod printer;
 mod progress;
+mod serve;
 mod session;
 
 use std::path::PathBuf;
@@ -98,6 +99,8 @@ pub enum Command {
     Graph(graph::Args),
     /// Exact versions for every platform and Python, into pylock.toml
     Lock(lock::Args),
+    /// Answer over HTTP on this machine, as the image will; starts again when files change
+    Serve(serve::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -128,6 +131,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args, session),
         Command::Graph(args) => graph::run(args, session),
         Command::Lock(args) => lock::run(args, session),
+        Command::Serve(args) => serve::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

@@ -11,6 +11,7 @@ mod layers;
 mod lock;
 pub(crate) mod project;
 mod resolve;
+mod serving;
 mod store;
 mod targets;
 mod verify;

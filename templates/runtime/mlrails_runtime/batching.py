@@ -126,7 +126,12 @@ class Batcher:
 
     def _score(self, score, batch):
         now = time.monotonic()
-        live = [job for job in batch if not job.future.done() and job.deadline > now]
+        live = []
+        for job in batch:
+            if job.deadline <= now:
+                job.error = problem.overloaded("the prediction took too long")
+            elif not job.future.done():
+                live.append(job)
         if not live:
             return
         if len(live) == 1:

@@ -38,7 +38,10 @@ def _maker(column, numpy, pandas):
     if dtype.startswith("datetime64"):
         return lambda values: pandas.Series(pandas.to_datetime(list(values)), dtype=dtype)
     if dtype == "object":
-        return lambda values: _objects(values, numpy)
+        if int(pandas.__version__.partition(".")[0]) < 3:
+            return lambda values: _objects(values, numpy)
+        # From pandas 3 on, an array of strings would become `str`, save where a Series says otherwise.
+        return lambda values: pandas.Series(_objects(values, numpy), dtype=object)
     try:
         plain = numpy.dtype(dtype)
     except TypeError:
