@@ -7,6 +7,7 @@
 pub mod bytecode;
 pub mod group;
 pub mod install;
+pub mod pipeline;
 pub mod recipe;
 pub mod splice;
 pub mod sums;

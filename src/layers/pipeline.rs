@@ -1,0 +1,140 @@
+//! The project's own part of an image as trees: the runtime, the trained values, the record of the run, the code.
+//!
+//! Each changes for another reason and so becomes another layer: the runtime with mlrails, the values with training,
+//! the code with every edit. Values are hashed here against `artifacts/files.json`; nothing is read of them otherwise.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::digest::{Digest, Hasher};
+use crate::project::files::ShippedFile;
+use crate::project::record::FilesRecord;
+use crate::tree::{EXECUTABLE, PLAIN, Source, Tree, TreeError};
+
+/// Where the application is in every image, relative to its root.
+pub const APP: &str = "app";
+/// Where the environment is, relative to its root.
+pub const VENV: &str = "opt/venv";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error("artifacts/{file}, the trained value `{value}`, is missing")]
+    Missing { value: String, file: String },
+    #[error(
+        "artifacts/{file}, the trained value `{value}`, is not what files.json says: expected sha256 {expected}, found {found}"
+    )]
+    Differs {
+        value: String,
+        file: String,
+        expected: String,
+        found: String,
+    },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+}
+
+/// The runtime's package below `site_packages` (`opt/venv/lib/python3.11/site-packages`). `files` are its paths and texts.
+pub fn runtime(site_packages: &str, files: &[(&str, &'static str)]) -> Result<Tree, PipelineError> {
+    let mut tree = Tree::new();
+    for (path, text) in files {
+        tree.insert_file(&format!("{site_packages}/{path}"), text.as_bytes(), PLAIN)?;
+    }
+    Ok(tree)
+}
+
+/// The trained values, below `app/artifacts`. Only those that `wanted` names ship.
+pub fn values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<Tree, PipelineError> {
+    let mut tree = Tree::new();
+    tree.insert_dir(&format!("{APP}/artifacts"))?;
+    for name in wanted {
+        let Some(record) = files.values.get(name) else {
+            return Err(PipelineError::Missing {
+                value: name.clone(),
+                file: format!("{name}.*"),
+            });
+        };
+        let path = root.join("artifacts").join(&record.file);
+        if !path.is_file() {
+            return Err(PipelineError::Missing {
+                value: name.clone(),
+                file: record.file.clone(),
+            });
+        }
+        let found = digest_of(&path)?.hex();
+        if found != record.sha256 {
+            return Err(PipelineError::Differs {
+                value: name.clone(),
+                file: record.file.clone(),
+                expected: record.sha256.clone(),
+                found,
+            });
+        }
+        tree.insert_file(
+            &format!("{APP}/artifacts/{}", record.file),
+            Source::file(&path)?,
+            PLAIN,
+        )?;
+    }
+    Ok(tree)
+}
+
+/// What identifies the layer of those values, from files.json alone: their names, files and hashes.
+pub fn values_key(files: &FilesRecord, wanted: &[String]) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.update(b"values 1\n");
+    for name in wanted {
+        if let Some(record) = files.values.get(name) {
+            hasher.update(format!("{} {} {}\n", record.file, record.sha256, record.size).as_bytes());
+        }
+    }
+    hasher.finish()
+}
+
+/// The record of the run, which golden rows are read from.
+pub fn run_record(root: &Path) -> Result<Tree, PipelineError> {
+    let mut tree = Tree::new();
+    for name in ["run.json", "files.json"] {
+        let path = root.join("artifacts").join(name);
+        tree.insert_file(&format!("{APP}/artifacts/{name}"), Source::file(&path)?, PLAIN)?;
+    }
+    Ok(tree)
+}
+
+/// The project's package and the app that was generated for it.
+pub fn code(shipped: &[ShippedFile], app: &BTreeMap<String, Vec<u8>>) -> Result<Tree, PipelineError> {
+    let mut tree = Tree::new();
+    tree.insert_dir(APP)?;
+    for file in shipped {
+        let mode = if file.executable { EXECUTABLE } else { PLAIN };
+        let path = format!("{APP}/{}", file.path.display());
+        // Read now, and once: what was listed a moment ago may be edited while the image is built.
+        let bytes = std::fs::read(&file.source).map_err(|source| PipelineError::Read {
+            path: file.source.clone(),
+            source,
+        })?;
+        tree.insert_file(&path, bytes, mode)?;
+    }
+    for (path, bytes) in app {
+        tree.insert_file(&format!("{APP}/{path}"), bytes.clone(), PLAIN)?;
+    }
+    Ok(tree)
+}
+
+fn digest_of(path: &Path) -> Result<Digest, PipelineError> {
+    let fault = |source| PipelineError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = std::fs::File::open(path).map_err(fault)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer).map_err(fault)? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
