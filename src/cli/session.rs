@@ -104,6 +104,15 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// What is still under way when a command has its answer (a prefetch, a name look-up) is not waited for.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 fn milliseconds(variable: &str) -> Option<std::time::Duration> {
     let value = std::env::var(variable).ok()?.parse().ok()?;
     Some(std::time::Duration::from_millis(value))
