@@ -2,6 +2,7 @@
 
 use super::{Failure, Session};
 use crate::debian::{self, Archive, Wanted};
+use crate::lock::Lock;
 use crate::lock::base::Base;
 use crate::project::Manifest;
 use crate::python::target::Platform;
@@ -17,7 +18,7 @@ pub enum Upgrade {
 
 /// The base for `targets`: the locked one where it still is what the project asks for, else a newly resolved one.
 /// `packages` are the Debian packages that it needs besides what every base has.
-pub fn base(
+fn base(
     session: &Session,
     manifest: &Manifest,
     targets: &Targets,
@@ -55,6 +56,32 @@ pub fn base(
         ))
         .hint("use Python 3.11 or 3.13, which have a base assembled from Debian")),
     }
+}
+
+/// Puts the base for `targets` into `lock`, where it is not there already.
+pub fn attach(
+    session: &Session,
+    manifest: &Manifest,
+    targets: &Targets,
+    lock: &mut Lock,
+    upgrade: Upgrade,
+) -> Result<(), Failure> {
+    let locked = lock.mlrails.base.as_ref().map(Base::from_table).transpose()?;
+    let packages = packages(manifest);
+    let base = base(session, manifest, targets, locked.as_ref(), &packages, upgrade)?;
+    lock.mlrails.base = Some(base.to_table()?);
+    Ok(())
+}
+
+/// The Debian packages that the project names besides what every base has.
+pub fn packages(manifest: &Manifest) -> Vec<String> {
+    manifest
+        .config
+        .image
+        .packages
+        .iter()
+        .map(|package| package.value.clone())
+        .collect()
 }
 
 /// Where Debian packages come from for this project.

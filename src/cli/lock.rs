@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use uv_normalize::{GroupName, PackageName};
 
+use super::base::{self, Upgrade};
 use super::{Exit, Failure, Session};
 use crate::index::{Network, config};
 use crate::lock::diff::{Change, diff};
@@ -19,6 +20,8 @@ use crate::project::{Declared, Manifest};
 use crate::python::requirement::{self, Requirement};
 use crate::python::target::{Libc, Platform, PythonVersion};
 use crate::resolve::{self, ForkStrategy, Inputs, Never, Options, Preferences, Prerelease, Resolution};
+use crate::serving::runtime::REQUIREMENTS;
+use crate::targets::{self, Asked};
 
 #[derive(Debug, Default, ClapArgs)]
 #[command(after_help = "Examples:
@@ -32,7 +35,7 @@ The lock is standard (PEP 751): `pip install --no-deps -r pylock.toml` and `uv p
 Indexes are found as pip and uv find them: flags, PIP_INDEX_URL, UV_DEFAULT_INDEX, [tool.uv], pip.conf.")]
 pub struct Args {
     /// Only say whether the lock is up to date (exit 1 if it is not)
-    #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package"])]
+    #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package", "upgrade_base"])]
     check: bool,
     /// Forget the locked versions: take the newest that fit
     #[arg(long)]
@@ -40,6 +43,9 @@ pub struct Args {
     /// Forget the locked version of one package
     #[arg(long, value_name = "PACKAGE")]
     upgrade_package: Vec<PackageName>,
+    /// Take the base's newest packages (security updates), whatever the lock has
+    #[arg(long)]
+    upgrade_base: bool,
     /// Where the lock is read and written [default: pylock.toml in the project]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -130,6 +136,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
 
     if let Some(old) = &old
         && !args.upgrade
+        && !args.upgrade_base
         && args.upgrade_package.is_empty()
     {
         match refreshed(old, &inputs.wanted(&options, &lines)?) {
@@ -184,6 +191,9 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let solved = solved??;
     let mut lock = solved.lock;
     lock.mlrails.base = old.as_ref().and_then(|old| old.mlrails.base.clone());
+    if serves(&manifest) {
+        attach_base(&manifest, &args, &mut lock, session)?;
+    }
     for note in &solved.notes {
         session.printer().warn(note);
     }
@@ -191,6 +201,37 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let changes = diff(old.as_ref(), &lock);
     report(session, &path, &lock, &changes, started, "was written");
     Ok(Exit::Done)
+}
+
+/// Locks the base for the locked Python. Without its mirror the rest of the lock is still worth having: `image` tries again.
+fn attach_base(manifest: &Manifest, args: &Args, lock: &mut Lock, session: &Session) -> Result<(), Failure> {
+    let asked = Asked {
+        platforms: args
+            .platform
+            .iter()
+            .filter(|name| name.contains('/'))
+            .cloned()
+            .collect(),
+        base: None,
+        python: lock.mlrails.python.map(|python| python.to_string()),
+    };
+    let targets = targets::choose(manifest, &asked)?;
+    let upgrade = if args.upgrade_base {
+        Upgrade::Newest
+    } else {
+        Upgrade::Keep
+    };
+    match base::attach(session, manifest, &targets, lock, upgrade) {
+        Ok(()) => Ok(()),
+        Err(failure) if failure.code() == 3 && !args.upgrade_base => {
+            let why = failure.message().unwrap_or_default();
+            session
+                .printer()
+                .warn(&format!("the base is not locked yet: {why}"));
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The project's lock, if it still answers for what pyproject.toml asks. For the commands that install from it: they
@@ -255,7 +296,7 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
             ))
             .hint("give the group in pyproject.toml another name"));
         }
-        let list = SERVING_REQUIREMENTS
+        let list = REQUIREMENTS
             .iter()
             .map(|text| requirement::parse(text).map_err(|error| Failure::new(error.to_string())))
             .collect::<Result<_, _>>()?;
@@ -263,9 +304,6 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
     }
     Ok(inputs)
 }
-
-/// What the serving runtime stands on.
-const SERVING_REQUIREMENTS: [&str; 2] = ["granian>=2.5", "msgspec>=0.18.6"];
 
 /// Whether the project has a serving half: only then is the serving runtime locked with it.
 fn serves(manifest: &Manifest) -> bool {
@@ -302,7 +340,7 @@ fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
             (false, false) => Never::Some(names),
         }
     };
-    let (platforms, python) = targets(manifest, args)?;
+    let (platforms, python) = production(manifest, args)?;
     Ok(Options {
         resolution,
         prerelease,
@@ -324,7 +362,7 @@ fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
 const GLIBC: Libc = Libc::Glibc { major: 2, minor: 36 };
 
 /// The production platforms, and the Python minor where the project or the command line names one.
-fn targets(
+fn production(
     manifest: &Manifest,
     args: &Args,
 ) -> Result<(Vec<(Platform, Libc)>, Option<PythonVersion>), Failure> {

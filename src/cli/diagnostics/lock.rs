@@ -33,3 +33,9 @@ impl From<SelectError> for Failure {
         }
     }
 }
+
+impl From<crate::lock::base::InvalidBase> for Failure {
+    fn from(error: crate::lock::base::InvalidBase) -> Self {
+        Self::from_error(&error).hint("`mlrails lock --upgrade-base` writes it anew")
+    }
+}
