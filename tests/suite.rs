@@ -1,8 +1,12 @@
 //! Every behaviour, one file each; `support` holds what they stand on (in-process servers, made wheels, a driver for the binary).
 
 mod cache;
+mod check;
 mod debian;
 mod floors;
 mod frame;
+mod freshness;
+mod graph;
 mod hostile_debian;
+mod hostile_project;
 mod support;

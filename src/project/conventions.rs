@@ -1,6 +1,6 @@
 //! Where things are in a project: the package, its phases, sql/*.sql, .python-version.
 //!
-//! Source: docs/decisions/convention.md.
+//! Source: docs/decisions/conventions.md.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -224,6 +224,7 @@ impl Project {
             self.resolve(Half::Serving, &overrides),
         ) {
             (Ok(training), Ok(serving)) => {
+                mistakes.extend(self.missing_settings(&training));
                 mistakes.extend(settings::differences(
                     &self.graph,
                     &self.cut.recomputed,
@@ -233,6 +234,27 @@ impl Project {
             }
             (Err(found), _) | (_, Err(found)) => mistakes.extend(found.iter().cloned()),
         }
+    }
+
+    /// The parameters of queries that a training run reaches and that nothing gives a value.
+    pub fn missing_settings(&self, training: &super::settings::Resolved) -> Vec<Mistake> {
+        let plan = self.graph.training_plan(&[], &mut Vec::new());
+        let mut mistakes = Vec::new();
+        for step in &plan.steps {
+            let node = self.graph.node(step.node);
+            for (name, given) in training.of(step.node) {
+                if given.value == settings::SettingValue::Missing {
+                    let rule = Rule::QueryParameter {
+                        node: node.name.clone(),
+                        parameter: name.clone(),
+                    };
+                    let setting = node.settings.iter().find(|setting| setting.name == *name);
+                    let place = setting.map_or(&node.place, |setting| &setting.place);
+                    mistakes.push(Mistake::new(rule).at(place.clone()));
+                }
+            }
+        }
+        mistakes
     }
 
     /// What the last run's settings were overridden with.

@@ -51,6 +51,9 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// How many mistakes are told; the rest are counted. A generated file can hold a million.
+const MOST: usize = 100;
+
 /// All mistakes of one project, in the order of their places. Never empty.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
@@ -67,6 +70,11 @@ impl Mistakes {
             place.map(|place| (place.file().to_path_buf(), place.range().start))
         });
         found.dedup();
+        let count = found.len().saturating_sub(MOST);
+        if count > 0 {
+            found.truncate(MOST);
+            found.push(Mistake::new(Rule::More { count }));
+        }
         Err(Self(found))
     }
 
@@ -235,6 +243,9 @@ pub enum Rule {
     UnknownModule { module: String, known: Vec<String> },
     #[error("`{path}` is opened while serving and does not ship")]
     DataNotShipped { path: String },
+
+    #[error("and {count} mistakes more")]
+    More { count: usize },
 
     // Freshness
     #[error("`{node}` was trained from other code or settings: {why}")]

@@ -72,7 +72,7 @@ fn render(mistake: &Mistake, renderer: &Renderer) -> String {
             continue;
         }
         if showable(place) {
-            let snippet = Snippet::source(place.text())
+            let snippet = Snippet::source(masked(place.text()))
                 .path(path(place))
                 .annotation(AnnotationKind::Context.span(span(place)).label(label.as_str()));
             group = group.element(snippet);
@@ -94,7 +94,7 @@ fn annotated<'a>(
     if !showable(place) {
         return None;
     }
-    let mut snippet = Snippet::source(place.text())
+    let mut snippet = Snippet::source(masked(place.text()))
         .path(path(place))
         .annotation(AnnotationKind::Primary.span(span(place)));
     for (at, (other, label)) in related.iter().enumerate() {
@@ -104,6 +104,26 @@ fn annotated<'a>(
         }
     }
     Some(snippet)
+}
+
+/// The text with each URL's user name and password replaced, byte for byte, so that places stay where they are.
+fn masked(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let ends = |c: char| c == '/' || c == '"' || c == '\'' || c.is_whitespace();
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        let secret = authority.rfind('@').unwrap_or(0);
+        shown.push_str(&"*".repeat(secret));
+        rest = &after[secret..];
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
 }
 
 fn origin(place: &Place) -> Origin<'static> {
@@ -222,6 +242,7 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
         | Rule::InvalidValue { .. }
         | Rule::TooMany { .. }
         | Rule::DuplicateGroup { .. }
+        | Rule::More { .. }
         | Rule::Syntax { .. } => return None,
     };
     Some(text)

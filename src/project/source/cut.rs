@@ -4,6 +4,7 @@
 //! *supplied* by the request. Takes a [`Graph`]; notes what is wrong with what a target reaches, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use super::graph::{Given, Graph, Half, NodeId, Phase};
 use crate::project::mistake::{Mistake, NotSupplied, Rule};
@@ -125,7 +126,10 @@ impl Graph {
                 continue;
             };
             let path = walk.path(*id);
-            let names = path.iter().map(|id| self.node(*id).name.clone()).collect();
+            let mut names: Vec<String> = path.iter().map(|id| self.node(*id).name.clone()).collect();
+            if let Some(last) = names.last_mut() {
+                let _ = write!(last, " ({}:{})", node.place.file().display(), node.place.line());
+            }
             let rule = Rule::NotSupplied {
                 node: node.name.clone(),
                 path: names,

@@ -2,7 +2,7 @@
 //!
 //! Takes parsed modules and queries. Gives nodes with their inputs and settings, and the two views of them: *training*, where data
 //! comes from data.py and sql/, and *serving*, where functions of serve.py stand in for nodes of the same name. The cut is made in
-//! `cut`. Source: design of the convention, docs/decisions/convention.md.
+//! `cut`. Source: design of the convention, docs/decisions/conventions.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -133,7 +133,7 @@ impl Sources {
     }
 }
 
-/// Parses one file. Each syntax error is a mistake, up to a few: the first is the cause of most others.
+/// Parses one file. Its first syntax error is the mistake: it is the cause of most others.
 pub fn parse(source: &Arc<SourceText>) -> Result<Parsed<ModModule>, Vec<Mistake>> {
     if too_deep(&source.text) {
         let at = deep_offset(&source.text);
@@ -144,12 +144,13 @@ pub fn parse(source: &Arc<SourceText>) -> Result<Parsed<ModModule>, Vec<Mistake>
     if parsed.errors().is_empty() {
         return Ok(parsed);
     }
-    let mistakes = parsed.errors().iter().take(3).map(|error| {
+    let first = parsed.errors().iter().min_by_key(|error| error.location.start());
+    let mistakes = first.map(|error| {
         let range = error.location.start().to_usize()..error.location.end().to_usize();
         let message = error.error.to_string();
         Mistake::new(Rule::Syntax { message }).at(source.place(range))
     });
-    Err(mistakes.collect())
+    Err(mistakes.into_iter().collect())
 }
 
 /// What one open bracket adds to the depth.
