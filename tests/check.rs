@@ -47,7 +47,7 @@ fn each_situation_says_exactly_this() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-    assert!(seen >= 20, "only {seen} situations were found");
+    assert!(seen >= 17, "only {seen} situations were found");
 }
 
 #[test]

@@ -175,12 +175,30 @@ fn tuples_of_one_and_texts_are_not_layout() {
 fn keys_are_the_same_in_every_version() {
     let keys = keys(&repository("fixtures/sql_and_folders"));
     let expected = [
-        ("X", "1:97c0c4f5c87484e25c80fc6e42322ca87daed7b1319e93c5a5601790705f9922"),
-        ("model", "1:7a71ea8ce792f0aaa44555d6dfbb4b9e3ddc143d02570155afe5d89cdb111970"),
-        ("orders", "1:ce4c589713e7aa1097a26329bd3687fe685c5cc5fa3854d61c1ba813275cf8da"),
-        ("picture", "1:f3f4cf2f52d4432d0292b0d064702dcbbf10c75390f25480a815f5678c10a4df"),
-        ("predict", "1:f6f64492a04dbd8ff7a94c37c40ac6deb3fe14782dc078eac586a6bd9693987b"),
-        ("spend_stats", "1:9d57b1c66d918de087cefabb916342e1ce26596f94740bf41d28e26f6075f990"),
+        (
+            "X",
+            "1:97c0c4f5c87484e25c80fc6e42322ca87daed7b1319e93c5a5601790705f9922",
+        ),
+        (
+            "model",
+            "1:7a71ea8ce792f0aaa44555d6dfbb4b9e3ddc143d02570155afe5d89cdb111970",
+        ),
+        (
+            "orders",
+            "1:ce4c589713e7aa1097a26329bd3687fe685c5cc5fa3854d61c1ba813275cf8da",
+        ),
+        (
+            "picture",
+            "1:f3f4cf2f52d4432d0292b0d064702dcbbf10c75390f25480a815f5678c10a4df",
+        ),
+        (
+            "predict",
+            "1:f6f64492a04dbd8ff7a94c37c40ac6deb3fe14782dc078eac586a6bd9693987b",
+        ),
+        (
+            "spend_stats",
+            "1:9d57b1c66d918de087cefabb916342e1ce26596f94740bf41d28e26f6075f990",
+        ),
     ];
     let expected: BTreeMap<String, String> = expected
         .iter()

@@ -14,7 +14,7 @@ use super::place::Place;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mistake {
     #[serde(flatten)]
-    pub rule: Rule,
+    pub rule: Box<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
     /// Other places that belong to it, with what stands there.
@@ -25,7 +25,7 @@ pub struct Mistake {
 impl Mistake {
     pub fn new(rule: Rule) -> Self {
         Self {
-            rule,
+            rule: Box::new(rule),
             place: None,
             related: Vec::new(),
         }

@@ -27,7 +27,7 @@ pub struct Failure {
     rendered: Option<(String, String)>,
     hints: Vec<String>,
     /// More facts for `--format json`, merged into the answer.
-    details: Option<serde_json::Value>,
+    details: Option<Box<serde_json::Value>>,
     code: u8,
 }
 
@@ -90,7 +90,7 @@ impl Failure {
 
     /// Facts that `--format json` shows beside the message: an object.
     pub fn details(mut self, details: serde_json::Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -116,7 +116,7 @@ impl Failure {
         let mut shown =
             json!({ "error": { "message": self.message, "hints": self.hints, "code": self.code } });
         if let (Some(serde_json::Value::Object(details)), Some(object)) =
-            (&self.details, shown.as_object_mut())
+            (self.details.as_deref(), shown.as_object_mut())
         {
             object.extend(details.clone());
         }
