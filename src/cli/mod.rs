@@ -8,7 +8,9 @@ mod cache;
 mod check;
 pub mod diagnostics;
 mod drawing;
+mod fetch;
 mod graph;
+mod image;
 pub mod lock;
 mod printer;
 mod progress;
@@ -101,6 +103,8 @@ pub enum Command {
     Lock(lock::Args),
     /// Answer over HTTP on this machine, as the image will; starts again when files change
     Serve(serve::Args),
+    /// Build the pipeline's image: a layout, an archive, a local engine, a registry; no Docker, no root
+    Image(image::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -132,6 +136,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
         Command::Graph(args) => graph::run(args, session),
         Command::Lock(args) => lock::run(args, session),
         Command::Serve(args) => serve::run(args, session),
+        Command::Image(args) => image::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

@@ -4,6 +4,7 @@
 //! wheels has a key, its recipe's; a second build finds the record under that key and reads no wheel. Layers of trees are
 //! made each time: their bytes are the project's.
 
+pub mod base;
 pub mod bytecode;
 pub mod group;
 pub mod install;
@@ -294,15 +295,23 @@ fn fill(
     Ok(())
 }
 
+/// Whether wheels with these digests were found apart before, so that none needs to be opened for it.
+pub fn known_apart(store: &Store, python: crate::python::target::PythonVersion, wheels: &[Digest]) -> bool {
+    store.record::<bool>(COLLISION_RECORD, &apart_key(python, wheels.to_vec())) == Some(true)
+}
+
+fn apart_key(python: crate::python::target::PythonVersion, mut wheels: Vec<Digest>) -> String {
+    wheels.sort();
+    Recipe::new(python, wheels).key().to_string()
+}
+
 /// Refuses wheels of one image that would overwrite each other's files. What was found apart once is not looked at again.
 pub fn refuse_collisions(
     store: &Store,
     python: crate::python::target::PythonVersion,
     wheels: &[&Wheel],
 ) -> Result<(), LayerError> {
-    let mut digests: Vec<Digest> = wheels.iter().map(|wheel| wheel.digest).collect();
-    digests.sort();
-    let key = Recipe::new(python, digests).key().to_string();
+    let key = apart_key(python, wheels.iter().map(|wheel| wheel.digest).collect());
     if store.record::<bool>(COLLISION_RECORD, &key) == Some(true) {
         return Ok(());
     }
@@ -322,8 +331,34 @@ pub fn refuse_collisions(
     Ok(store.keep_record(COLLISION_RECORD, &key, &true)?)
 }
 
+/// The layer that `key` names: from the store, else made from the tree that `tree` gives and kept under that key.
+pub fn keyed_layer<E: From<LayerError>>(
+    store: &Store,
+    key: Digest,
+    mtime: u64,
+    title: &str,
+    tree: impl FnOnce() -> Result<Tree, E>,
+) -> Result<MadeLayer, E> {
+    if let Some(layer) = stored_layer(store, &key) {
+        return Ok(layer);
+    }
+    let _guard = store.lock(&format!("layer {key}")).map_err(LayerError::from)?;
+    if let Some(layer) = stored_layer(store, &key) {
+        return Ok(layer);
+    }
+    let record = tree_record(store, &tree()?, mtime, title)?;
+    store
+        .keep_record(LAYER_RECORD, &key.to_string(), &record)
+        .map_err(LayerError::from)?;
+    Ok(record.into_layer(store, Some(key), Origin::Made))
+}
+
 /// A layer that holds `tree`, every time `mtime` (seconds since 1970); `title` says what it is. Its blob is in the store.
 pub fn layer_from_tree(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<MadeLayer, LayerError> {
+    Ok(tree_record(store, tree, mtime, title)?.into_layer(store, None, Origin::Made))
+}
+
+fn tree_record(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<LayerRecord, LayerError> {
     let (spliced, writer) = splice(store.writer()?, mtime, |splicer| {
         for (path, node) in tree.iter() {
             match node {
@@ -335,12 +370,11 @@ pub fn layer_from_tree(store: &Store, tree: &Tree, mtime: u64, title: &str) -> R
         Ok(())
     })?;
     let (digest, size) = writer.commit()?;
-    let record = LayerRecord {
+    Ok(LayerRecord {
         digest,
         diff_id: spliced.diff_id,
         size,
         uncompressed_size: spliced.tar_size,
         title: title.to_owned(),
-    };
-    Ok(record.into_layer(store, None, Origin::Made))
+    })
 }

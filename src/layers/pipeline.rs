@@ -3,10 +3,10 @@
 //! Each changes for another reason and so becomes another layer: the runtime with mlrails, the values with training,
 //! the code with every edit. Values are hashed here against `artifacts/files.json`; nothing is read of them otherwise.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::recipe::LAYOUT;
 use crate::digest::{Digest, Hasher};
 use crate::project::files::ShippedFile;
 use crate::project::record::FilesRecord;
@@ -81,10 +81,10 @@ pub fn values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<Tre
     Ok(tree)
 }
 
-/// What identifies the layer of those values, from files.json alone: their names, files and hashes.
-pub fn values_key(files: &FilesRecord, wanted: &[String]) -> Digest {
+/// What identifies the layer of those values, from files.json alone: their files and hashes, and the layer's time.
+pub fn values_key(files: &FilesRecord, wanted: &[String], epoch: u64) -> Digest {
     let mut hasher = Hasher::new();
-    hasher.update(b"values 1\n");
+    hasher.update(format!("values {LAYOUT} {epoch}\n").as_bytes());
     for name in wanted {
         if let Some(record) = files.values.get(name) {
             hasher.update(format!("{} {} {}\n", record.file, record.sha256, record.size).as_bytes());
@@ -103,8 +103,8 @@ pub fn run_record(root: &Path) -> Result<Tree, PipelineError> {
     Ok(tree)
 }
 
-/// The project's package and the app that was generated for it.
-pub fn code(shipped: &[ShippedFile], app: &BTreeMap<String, Vec<u8>>) -> Result<Tree, PipelineError> {
+/// The project's package and what is included with it, below `app`.
+pub fn code(shipped: &[ShippedFile]) -> Result<Tree, PipelineError> {
     let mut tree = Tree::new();
     tree.insert_dir(APP)?;
     for file in shipped {
@@ -116,9 +116,6 @@ pub fn code(shipped: &[ShippedFile], app: &BTreeMap<String, Vec<u8>>) -> Result<
             source,
         })?;
         tree.insert_file(&path, bytes, mode)?;
-    }
-    for (path, bytes) in app {
-        tree.insert_file(&format!("{APP}/{path}"), bytes.clone(), PLAIN)?;
     }
     Ok(tree)
 }

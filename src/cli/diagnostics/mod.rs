@@ -6,6 +6,7 @@ mod debian;
 mod destination;
 mod fetch;
 mod http;
+mod image;
 mod index;
 mod layers;
 mod lock;

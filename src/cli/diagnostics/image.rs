@@ -1,0 +1,67 @@
+//! Advice for what stands between a lock and an image.
+
+use super::Failure;
+use crate::layers::base::BaseError;
+use crate::layers::pipeline::PipelineError;
+use crate::layers::sums::SumError;
+use crate::plan::PlanError;
+
+impl From<Vec<PlanError>> for Failure {
+    fn from(errors: Vec<PlanError>) -> Self {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let failure = Self::new(lines.join("\n       "));
+        match errors.first() {
+            Some(PlanError::UnknownModule { .. }) => failure.hint(
+                "declare the distribution that provides it in [project] dependencies, then `mlrails lock`",
+            ),
+            Some(PlanError::NotLocked { .. }) => failure.hint("`mlrails lock` adds it"),
+            Some(PlanError::NoWheel { .. }) => {
+                failure.hint("`mlrails lock --platform` with this platform finds versions that have a wheel")
+            }
+            Some(PlanError::Select(_)) => failure.hint("`mlrails lock` with this platform and Python"),
+            None => failure,
+        }
+    }
+}
+
+impl From<SumError> for Failure {
+    fn from(error: SumError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            SumError::Io { .. } => failure,
+            SumError::Malformed { .. } => failure.hint("restore mlrails.sum from version control, or delete it and build from the wheels once"),
+            SumError::Differs { .. } => failure.hint(
+                "one of the two was tampered with, or another version of mlrails made them: `mlrails cache verify`, and look at mlrails.sum's history",
+            ),
+        }
+    }
+}
+
+impl From<PipelineError> for Failure {
+    fn from(error: PipelineError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            PipelineError::Missing { .. } => failure.hint("`mlrails run` writes it"),
+            PipelineError::Differs { .. } => {
+                failure.hint("restore it from version control, or `mlrails run` again")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<BaseError> for Failure {
+    fn from(error: BaseError) -> Self {
+        match error {
+            BaseError::Debian(error) => error.into(),
+            BaseError::Layer(error) => error.into(),
+            BaseError::Tree(error) => error.into(),
+        }
+    }
+}
+
+impl From<crate::oci::image::ConfigError> for Failure {
+    fn from(error: crate::oci::image::ConfigError) -> Self {
+        Self::from_error(&error)
+    }
+}

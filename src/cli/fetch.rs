@@ -1,0 +1,43 @@
+//! Locked files into the store, for every command that installs or builds from a lock.
+
+use super::lock::{IndexArgs, locations};
+use super::{Failure, Session};
+use crate::index::Network;
+use crate::lock::File;
+use crate::project::Manifest;
+
+/// Brings `files` into the store, several at once; those that are there already are not asked for.
+pub fn files(manifest: &Manifest, files: &[&File], session: &Session) -> Result<(), Failure> {
+    use futures::StreamExt;
+    let store = session.store()?;
+    let missing: Vec<&File> = files
+        .iter()
+        .copied()
+        .filter(|file| {
+            store
+                .blob_size(&file.digest)
+                .is_none_or(|size| file.size.is_some_and(|wanted| wanted != size))
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let network = Network::new(
+        session.client(&[])?,
+        store,
+        locations(manifest, &IndexArgs::default())?,
+        session.reporter(),
+    );
+    session.block_on(async {
+        let mut downloads = futures::stream::iter(missing)
+            .map(|file| network.download(file, &manifest.root))
+            .buffer_unordered(DOWNLOADS);
+        while let Some(done) = downloads.next().await {
+            done?;
+        }
+        Ok::<_, Failure>(())
+    })?
+}
+
+/// Enough to fill a line from one host, few enough that it does not throttle.
+const DOWNLOADS: usize = 12;

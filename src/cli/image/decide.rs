@@ -1,0 +1,193 @@
+//! What an image is decided from: freshness, the lock, and the plan for one platform.
+
+use std::collections::BTreeMap;
+
+use super::{Args, Failure, Session, base};
+use crate::lock::base::Base;
+use crate::lock::{FILE_NAME, Lock};
+use crate::plan::{Launch, Production, Reason, Roots, production};
+use crate::project::record::FilesRecord;
+use crate::project::source::cut::Request;
+use crate::project::source::imports::Closure;
+use crate::project::{Mistakes, Project, record};
+use crate::python::target::Platform;
+use crate::serving::runtime::REQUIREMENTS;
+use crate::targets::{self, Asked, Targets};
+
+/// Everything that is decided for one platform.
+pub struct Plan {
+    pub platform: Platform,
+    pub base: Base,
+    pub production: Production,
+    pub launch: Launch,
+    pub closure: Closure,
+    pub files: FilesRecord,
+    /// Names of the trained values that serving needs.
+    pub frozen: Vec<String>,
+}
+
+/// Whether the artifacts are as new as the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    Fresh,
+    /// `--allow-stale`; the image's label says so.
+    Stale,
+}
+
+pub fn asked(args: &Args) -> Asked {
+    Asked {
+        platforms: args.platforms.clone(),
+        base: None,
+        python: None,
+    }
+}
+
+/// Refuses what was trained by other code, and what cannot ship.
+pub fn freshness(project: &Project, allow_stale: bool, session: &Session) -> Result<Freshness, Failure> {
+    if project.run.is_none() {
+        return Err(
+            Failure::new("there is nothing to serve yet: artifacts/run.json is missing")
+                .hint("train first: `mlrails sync`, then `mlrails run`"),
+        );
+    }
+    let mut mistakes = Vec::new();
+    project.data_ships(&project.closure(&[]), &mut mistakes);
+    project.settings_agree(&mut mistakes);
+    Mistakes::check(mistakes)?;
+    let stale = project.stale()?;
+    if stale.is_empty() {
+        if !project.golden_is_current()? {
+            session.printer().warn("code that only `predict` reaches has changed since the golden rows were recorded (`mlrails run` records them again)");
+        }
+        return Ok(Freshness::Fresh);
+    }
+    let lines: Vec<String> = stale
+        .iter()
+        .map(|stale| format!("`{}`: {}", stale.node, stale.why))
+        .collect();
+    if allow_stale {
+        session
+            .printer()
+            .warn(&format!("the artifacts are stale: {}", lines.join("; ")));
+        return Ok(Freshness::Stale);
+    }
+    Err(Failure::new(format!("the artifacts are stale: {}", lines.join("; ")))
+        .hint("`mlrails run` trains again; --allow-stale builds from them as they are, and says so in the image"))
+}
+
+/// The lock, if it still answers for the project, with a base for these targets in it.
+pub fn locked(
+    project: &Project,
+    targets: &Targets,
+    frozen: bool,
+    session: &Session,
+) -> Result<Lock, Failure> {
+    let mut lock = super::super::lock::current(&project.manifest)?;
+    let locked = lock.mlrails.base.as_ref().map(Base::from_table).transpose()?;
+    if locked.is_some_and(|locked| base::fits(&locked, targets, &base::packages(&project.manifest))) {
+        return Ok(lock);
+    }
+    if frozen {
+        return Err(Failure::new(format!(
+            "{FILE_NAME} has no base for these platforms, and --locked forbids to choose one"
+        ))
+        .hint("`mlrails lock` chooses one"));
+    }
+    base::attach(
+        session,
+        &project.manifest,
+        targets,
+        &mut lock,
+        base::Upgrade::Keep,
+    )?;
+    lock.write(&project.root().join(FILE_NAME))?;
+    Ok(lock)
+}
+
+/// What goes in for one platform, and how it starts.
+pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, Failure> {
+    let base = match &lock.mlrails.base {
+        Some(table) => Base::from_table(table)?,
+        None => return Err(Failure::new("the lock has no base")),
+    };
+    let target = targets::target(platform, base.python(), base.glibc()).ok_or_else(|| {
+        Failure::new("the locked base names no Python or C library that wheels could be chosen for")
+    })?;
+    let files = record::files(project.root())
+        .map_err(|mistake| Failure::from(Mistakes::from(mistake)))?
+        .unwrap_or_default();
+    let frozen: Vec<String> = project
+        .cut
+        .frozen
+        .iter()
+        .map(|id| project.graph.node(*id).name.clone())
+        .collect();
+    let closure = project.closure(&[]);
+    let roots = roots(project, &closure, &files, &frozen);
+    let production = production(lock, &target, &roots)?;
+    let launch = Launch::serving(&BTreeMap::new());
+    Ok(Plan {
+        platform,
+        base,
+        production,
+        launch,
+        closure,
+        files,
+        frozen,
+    })
+}
+
+/// Where reachability starts: imports, what the values are made of, what the replay saw, the runtime.
+fn roots(project: &Project, closure: &Closure, files: &FilesRecord, frozen: &[String]) -> Roots {
+    let mut imports: Vec<(String, String)> = Vec::new();
+    for import in closure.imports.iter().filter(|import| !import.optional) {
+        imports.push((import.module.clone(), import.place.to_string()));
+    }
+    // The runtime makes a table of the request with pandas, and loads joblib files with joblib.
+    if let Request::Table(node) = &project.cut.request {
+        let node = project.graph.node(*node);
+        imports.push((
+            "pandas".to_owned(),
+            format!("the table `{}` of the request", node.name),
+        ));
+    }
+    for name in frozen {
+        if let Some(value) = files.values.get(name)
+            && value.format == "joblib"
+        {
+            imports.push(("joblib".to_owned(), format!("artifacts/{}", value.file)));
+        }
+    }
+    let replayed = project
+        .run
+        .iter()
+        .flat_map(|run| {
+            run.serving
+                .get("modules")
+                .and_then(|modules| modules.as_array())
+                .cloned()
+                .unwrap_or_default()
+        })
+        .filter_map(|module| module.as_str().map(str::to_owned))
+        .collect();
+    let declared = project
+        .manifest
+        .pyproject
+        .all_declared()
+        .map(|declared| declared.requirement.clone())
+        .collect();
+    let keep = &project.manifest.config.dependencies.keep;
+    let kept = keep.iter().filter_map(|name| name.value.parse().ok()).collect();
+    let added = REQUIREMENTS
+        .iter()
+        .filter_map(|requirement| crate::python::requirement::parse(requirement).ok())
+        .map(|requirement| (requirement.name, Reason::Runtime))
+        .collect();
+    Roots {
+        imports,
+        declared,
+        kept,
+        replayed,
+        added,
+    }
+}

@@ -1,0 +1,107 @@
+//! `mlrails image`: the product on one screen.
+//!
+//! Project → Targets → Lock → Plan → Layers → Image → Destination. Each stage takes the last one's value and returns its own.
+
+mod decide;
+mod describe;
+mod explain;
+mod make;
+mod publish;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args as ClapArgs;
+
+use super::{Exit, Failure, Session, base};
+use crate::image::assemble;
+use crate::layers::sums::Sums;
+use crate::project;
+use crate::targets;
+use crate::verify;
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "With no destination the image is written as an OCI layout to dist/<name> in the project.
+
+Examples:
+  mlrails image                                         an OCI layout in dist/<name>
+  mlrails image --tag registry.example/churn:1 --push   build and push; no engine, no root
+  mlrails image --load --tag churn:1                    into Docker or Podman
+  mlrails image --output churn.tar                      an OCI archive (x.docker.tar: for old engines)
+  mlrails image --explain                               why each distribution is in, and what was left out"
+)]
+pub struct Args {
+    /// A name for the image; may be given several times
+    #[arg(long = "tag", short, value_name = "REF")]
+    pub tags: Vec<String>,
+    /// Push it to the registry that --tag names
+    #[arg(long, requires = "tags")]
+    pub push: bool,
+    /// Load it into Docker or Podman through its socket
+    #[arg(long)]
+    pub load: bool,
+    /// Write it there: a folder becomes an OCI layout, x.tar an OCI archive, x.docker.tar a Docker archive
+    #[arg(long, short, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// A platform such as linux/amd64; may be given several times
+    #[arg(long = "platform", value_name = "P")]
+    pub platforms: Vec<String>,
+    /// Refuse when the lock would have to change, or when a layer is not vouched for
+    #[arg(long)]
+    pub locked: bool,
+    /// Say why each distribution is in, and why each declared one is out
+    #[arg(long)]
+    pub explain: bool,
+    /// Replay the golden rows through the built image, on this machine, without an engine
+    #[arg(long)]
+    pub verify: bool,
+    /// Leave the bytecode layer out: smaller, and slower to start
+    #[arg(long)]
+    pub no_bytecode: bool,
+    /// Build although the artifacts are older than the code; the image's label says so
+    #[arg(long)]
+    pub allow_stale: bool,
+    /// A registry that is reached by plain http; may be given several times
+    #[arg(long = "insecure-registry", value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
+}
+
+pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let project = project::load(session.project_folder())?;
+    let targets = targets::choose(&project.manifest, &decide::asked(&args))?;
+    let fresh = decide::freshness(&project, args.allow_stale, session)?;
+    let lock = decide::locked(&project, &targets, args.locked, session)?;
+    let mut sums = Sums::read(project.root())?;
+    let mut images = Vec::new();
+    let mut made = Vec::new();
+    for platform in &targets.platforms {
+        let plan = decide::plan(&project, &lock, *platform)?;
+        if args.explain {
+            explain::production(&project, &plan, session);
+        }
+        let layers = make::layers(&project, &plan, !args.no_bytecode, session)?;
+        make::vouch(&layers, args.locked, &mut sums)?;
+        let description = describe::description(&project, &plan, &layers, fresh)?;
+        images.push(assemble(
+            layers.iter().map(|made| made.layer.clone()).collect(),
+            &description,
+        )?);
+        made.extend(layers);
+    }
+    if args.verify {
+        for image in &images {
+            let scratch = session.store()?.temporary_folder()?;
+            let verified = verify::verify(image, scratch.path())?;
+            session.printer().say(&format!(
+                "{} golden rows are answered by the image as in training",
+                verified.rows
+            ));
+        }
+    }
+    let published = publish::publish(&args, &project, images, session)?;
+    sums.write()?;
+    describe::summary(&args, &published, &made, started.elapsed(), session);
+    Ok(Exit::Done)
+}

@@ -1,0 +1,55 @@
+//! The base's layer: Debian's files as a tree, under a key that its packages' hashes give.
+
+use super::{LayerError, MadeLayer, keyed_layer, stored_layer};
+use crate::debian::rootfs::{self, LAYOUT};
+use crate::debian::{self, DebianError, Rootfs};
+use crate::digest::{Digest, Hasher};
+use crate::lock::base::Debian;
+use crate::store::Store;
+use crate::tree::{Tree, TreeError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+}
+
+/// The base's layer, if the store has it.
+pub fn stored(store: &Store, base: &Debian, platform: &str) -> Result<Option<MadeLayer>, BaseError> {
+    Ok(stored_layer(store, &key(base, platform)?))
+}
+
+/// The base's layer; made if the store does not have it. Its packages must be in the store.
+pub fn layer(store: &Store, base: &Debian, platform: &str) -> Result<MadeLayer, BaseError> {
+    let title = format!("Debian {} with Python {}", base.codename, base.python);
+    keyed_layer(store, key(base, platform)?, 0, &title, || {
+        tree(debian::rootfs(store, base, platform)?)
+    })
+}
+
+fn key(base: &Debian, platform: &str) -> Result<Digest, BaseError> {
+    let mut hasher = Hasher::new();
+    hasher.update(format!("debian {LAYOUT} {} {}\n", super::recipe::LAYOUT, base.python).as_bytes());
+    for deb in debian::debs(base, platform)? {
+        hasher.update(deb.digest.bytes());
+        // What was asked for by name keeps its programs.
+        hasher.update(&[u8::from(deb.asked)]);
+    }
+    Ok(hasher.finish())
+}
+
+fn tree(rootfs: Rootfs) -> Result<Tree, BaseError> {
+    let mut tree = Tree::new();
+    for (path, node) in rootfs.entries {
+        match node {
+            rootfs::Node::Directory { mode } => tree.insert_dir_with_mode(&path, mode)?,
+            rootfs::Node::File { content, mode } => tree.insert_file(&path, content, mode)?,
+            rootfs::Node::Symlink { target } => tree.insert_symlink(&path, &target)?,
+        }
+    }
+    Ok(tree)
+}
