@@ -22,13 +22,11 @@ pub fn files(manifest: &Manifest, files: &[&File], session: &Session) -> Result<
     if missing.is_empty() {
         return Ok(());
     }
-    let network = Network::new(
-        session.client(&[])?,
-        store,
-        locations(manifest, &IndexArgs::default())?,
-        session.reporter(),
-    );
+    let locations = locations(manifest, &IndexArgs::default())?;
+    let (client, reporter) = (session.client(&[])?, session.reporter());
     session.block_on(async {
+        // It belongs to the runtime that is entered here.
+        let network = Network::new(client, store, locations, reporter);
         let mut downloads = futures::stream::iter(missing)
             .map(|file| network.download(file, &manifest.root))
             .buffer_unordered(DOWNLOADS);
