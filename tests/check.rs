@@ -105,6 +105,49 @@ fn all_mistakes_of_a_project_are_told_in_one_run() {
     ]);
 }
 
+#[test]
+fn helpers_are_told_from_nodes_by_who_uses_them() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = copy_of("fixtures/unknown_parameter", home.path());
+    let write = |file: &str, text: &str| fs::write(folder.join("src/shop").join(file), text).unwrap();
+    write(
+        "features.py",
+        "def X(customers, spend_stats):\n    return customers\n",
+    );
+    // `fit` and `scale` are called; that a helper's parameter is called `scale` makes no node of it. `report` is a node, although an
+    // object of someone else's has a method of that name; `walk` calls only itself.
+    let train = "import tracker\n\n\ndef scale(v):\n    return v\n\n\ndef fit(data, scale):\n    return scale(data)\n\n\n\
+                 def spend_stats(customers):\n    return fit(customers, scale)\n\n\ndef model(X):\n    tracker.report(X)\n    return 1\n\n\n\
+                 def report(model):\n    return 2\n\n\ndef walk(customers):\n    return walk(customers)\n\n\n\
+                 def main(argv):\n    pass\n\n\nif __name__ == '__main__':\n    main([])\n";
+    write("train.py", train);
+    let document = check_json(&folder);
+    let nodes = document["nodes"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{document}"));
+    let trained: Vec<_> = nodes
+        .iter()
+        .filter(|node| node["phase"] == "train")
+        .map(|node| node["name"].clone())
+        .collect();
+    assert_eq!(trained, ["spend_stats", "model", "report", "walk"]);
+}
+
+#[test]
+fn a_key_of_project_that_nobody_reads_is_a_slip() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = copy_of("fixtures/shadow", home.path());
+    let path = folder.join("pyproject.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("dependencies =", "dependancies =")).unwrap();
+    check(&folder).expect(1).says(&[
+        "`dependancies` is not a key of [project]",
+        "did you mean `dependencies`?",
+    ]);
+    fs::write(&path, text + "authors = [{ name = \"A\" }]\nkeywords = [\"a\"]\n").unwrap();
+    check(&folder).expect(0);
+}
+
 /// A lock whose packages all say what they provide makes an absent module certain.
 fn lock(imports_of_pandas: &str) -> String {
     let hash = "0".repeat(64);

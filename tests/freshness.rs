@@ -135,6 +135,7 @@ fn what_a_value_follows_from_changes_it_and_all_that_use_it() {
     );
     // The same value from another place is the same.
     check(("config/train.toml", "", "[model]\nC = 1.0\n"), &[]);
+    check(("config/train.toml", "", "[model]\nC = 1\n"), &[]);
     // A module-level name, and a statement that changes it.
     let with_constant = "LIMITS = {\"low\": 0.0}\nLIMITS[\"low\"] = 1.0\n\n\ndef scale(values, stats):\n    values = values.clip(LIMITS[\"low\"])\n";
     check(
@@ -278,17 +279,17 @@ fn settings_come_in_their_order() {
     let mut overrides = Overrides::default();
     assert_eq!(given(&overrides), "C = 1.0 by default");
     fs::write(folder.join("config/base.toml"), "C = 2\n").unwrap();
-    assert_eq!(given(&overrides), "C = 2 by config/base.toml:1:1");
+    assert_eq!(given(&overrides), "C = 2.0 by config/base.toml:1:1");
     fs::write(folder.join("config/base.toml"), "C = 2\n\n[model]\nC = 3\n").unwrap();
-    assert_eq!(given(&overrides), "C = 3 by config/base.toml:4:1");
+    assert_eq!(given(&overrides), "C = 3.0 by config/base.toml:4:1");
     fs::write(folder.join("config/train.toml"), "C = 4\n").unwrap();
     fs::write(folder.join("config/serve.toml"), "C = 40\n").unwrap();
-    assert_eq!(given(&overrides), "C = 4 by config/train.toml:1:1");
+    assert_eq!(given(&overrides), "C = 4.0 by config/train.toml:1:1");
     fs::write(folder.join("config/test.toml"), "[model]\nC = \"env:LIMIT\"\n").unwrap();
     overrides.environment = Some("test".to_owned());
     assert_eq!(given(&overrides), "C = \"env:LIMIT\" by config/test.toml:2:1");
     overrides.variables = vec![("MLRAILS_SET_MODEL__C".to_owned(), "6".to_owned())];
-    assert_eq!(given(&overrides), "C = 6 by MLRAILS_SET_MODEL__C");
+    assert_eq!(given(&overrides), "C = 6.0 by MLRAILS_SET_MODEL__C");
     overrides.set = vec![
         ("C".to_owned(), "7".to_owned()),
         ("model.C".to_owned(), "8.5".to_owned()),

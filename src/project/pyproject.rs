@@ -20,6 +20,23 @@ use crate::python::requirement::{self, Requirement};
 /// The most requirements that one list may hold. The largest known lists have hundreds.
 const MOST_REQUIREMENTS: usize = 10_000;
 
+/// Keys of `[project]` that are not read here.
+const OTHER_KEYS: [&str; 13] = [
+    "readme",
+    "license",
+    "license-files",
+    "authors",
+    "maintainers",
+    "keywords",
+    "classifiers",
+    "urls",
+    "scripts",
+    "gui-scripts",
+    "entry-points",
+    "import-names",
+    "import-namespaces",
+];
+
 /// What pyproject.toml says.
 #[derive(Debug, Clone)]
 pub struct Pyproject {
@@ -111,7 +128,11 @@ pub fn read(root: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mistake>) -> Opt
     let dependencies = declared(&project, "dependencies", mistakes);
     let extras = extras(&project, mistakes);
     paths_stay_inside(&project, folder, mistakes);
-    // The rest of PEP 621 is the build backend's; only its names are checked, and as a warning elsewhere.
+    // The rest of PEP 621, PEP 639 and PEP 794 is the build backend's; a key that nobody reads is a slip, and a quiet one.
+    for key in OTHER_KEYS {
+        project.value(key);
+    }
+    project.finish(mistakes);
     let (name, display_name) = name?;
     Some(Pyproject {
         source: project.source().clone(),

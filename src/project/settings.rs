@@ -278,7 +278,7 @@ impl SettingsFiles {
                         matching.find(|entry| entry.node.as_ref().is_none_or(|node| node == name))
                     {
                         given = Given {
-                            value: SettingValue::Json(entry.value.clone()),
+                            value: SettingValue::Json(as_default(setting, entry.value.clone())),
                             from: entry.place.to_string(),
                         };
                     }
@@ -374,7 +374,7 @@ fn apply(
         let slot = resolved.values.entry(id).or_default();
         if let Some((_, given)) = slot.iter_mut().find(|(name, _)| *name == setting.name) {
             *given = Given {
-                value: SettingValue::Json(value),
+                value: SettingValue::Json(as_default(setting, value)),
                 from: from.to_owned(),
             };
         }
@@ -392,6 +392,20 @@ fn override_value(text: &str) -> Value {
     parsed
         .and_then(|table| document::json(table.get_ref().get("value")?.get_ref()))
         .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// A whole number given to a setting whose default is a fraction is that fraction: `C = 2` and `C = 2.0` are one value.
+fn as_default(setting: &Setting, value: Value) -> Value {
+    let SettingDefault::Literal(Value::Number(default)) = &setting.default else {
+        return value;
+    };
+    match &value {
+        Value::Number(number) if default.is_f64() && !number.is_f64() => number
+            .as_f64()
+            .and_then(serde_json::Number::from_f64)
+            .map_or(value, Value::Number),
+        _ => value,
+    }
 }
 
 /// Notes a value of another kind than the default's. A whole number does for a fraction; `None` as default takes anything.

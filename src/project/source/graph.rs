@@ -11,7 +11,8 @@ use std::sync::Arc;
 use ruff_python_ast::{Expr, ParameterWithDefault, Stmt, StmtFunctionDef};
 use serde::Serialize;
 
-use super::names::{self, Part, Root};
+use super::names::{self, Part, Uses};
+use super::reach::{Index, Unit};
 use super::{Module, Sources, literal, sql};
 use crate::project::mistake::{Mistake, Rule};
 use crate::project::place::{Place, SourceText};
@@ -356,50 +357,63 @@ fn is_overload(function: &StmtFunctionDef) -> bool {
         })
 }
 
-/// Functions whose name project code uses, and that no parameter names.
+/// Functions that project code uses, and that no parameter of a node names. A helper's own parameters name nothing.
 fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
-    let mut used: BTreeSet<&str> = BTreeSet::new();
+    let index = Index::new(sources);
+    let mut used: BTreeSet<Unit> = BTreeSet::new();
     for module in sources.iter() {
-        for statement in module.body() {
-            // Under `if __name__ == "__main__":` a call counts too, and is not found by what follows imports.
-            let found = names::uses(module, statement, Part::Whole);
-            for name in &found.names {
-                if let Root::Name(root) = &name.root {
-                    used.insert(root);
+        for (at, statement) in module.body().iter().enumerate() {
+            let own = Unit {
+                module: module.name.clone(),
+                index: at,
+            };
+            let mut add = |uses: &Uses<'_>| {
+                for name in &uses.names {
+                    // A function that calls itself is no helper for it.
+                    let units = index.targets(&module.name, name).units;
+                    used.extend(units.into_iter().filter(|unit| *unit != own));
                 }
-                used.extend(name.attributes.first().copied());
+            };
+            if let Some(uses) = index.uses(&own) {
+                add(uses);
             }
-            used.extend(found.imports.iter().filter_map(|import| import.attribute));
+            // What a module does when it is run as a script never happens here, and tells what its functions are for.
             if let Stmt::If(branches) = statement
                 && names::never_runs(module.text(&*branches.test))
             {
                 for inner in &branches.body {
-                    for name in names::uses(module, inner, Part::Whole).names {
-                        if let Root::Name(root) = name.root {
-                            used.insert(root);
-                        }
-                    }
+                    add(&names::uses(module, inner, Part::Whole));
                 }
             }
         }
     }
-    let parameters: BTreeSet<&str> = graph
-        .nodes
-        .iter()
-        .flat_map(|node| node.inputs.iter().map(|input| input.parameter.as_str()))
-        .collect();
-    let is_helper = |node: &&Node| {
-        node.phase != Phase::Sql
-            && node.name != "predict"
-            && used.contains(node.name.as_str())
-            && !parameters.contains(node.name.as_str())
+    let is_used = |node: &Node| {
+        let units = index.definitions(&node.module, &node.function);
+        units.iter().any(|unit| used.contains(unit))
     };
-    graph
+    let candidates: Vec<&Node> = graph
         .nodes
         .iter()
-        .filter(is_helper)
-        .map(|node| node.name.clone())
-        .collect()
+        .filter(|node| node.phase != Phase::Sql && node.name != "predict" && is_used(node))
+        .collect();
+    let mut helpers: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let named: BTreeSet<&str> = graph
+            .nodes
+            .iter()
+            .filter(|node| !helpers.contains(&node.name))
+            .flat_map(|node| node.inputs.iter().map(|input| input.parameter.as_str()))
+            .collect();
+        let found: BTreeSet<String> = candidates
+            .iter()
+            .filter(|node| !named.contains(node.name.as_str()))
+            .map(|node| node.name.clone())
+            .collect();
+        if found.len() == helpers.len() {
+            return found;
+        }
+        helpers = found;
+    }
 }
 
 /// `package.module:function` of `[serve] entry`, else `predict` of serve.py.
@@ -422,6 +436,7 @@ fn names_are_unique(graph: &mut Graph, mistakes: &mut Vec<Mistake>) {
         graph
             .nodes
             .iter()
+            .filter(|node| !graph.helpers.contains(&node.name))
             .any(|node| node.inputs.iter().any(|input| input.parameter == name))
     };
     for (name, ids) in &graph.by_name {
