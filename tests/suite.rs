@@ -10,3 +10,4 @@ mod graph;
 mod hostile_debian;
 mod hostile_project;
 mod support;
+mod wheels;
