@@ -134,6 +134,24 @@ fn helpers_are_told_from_nodes_by_who_uses_them() {
 }
 
 #[test]
+fn modules_that_are_made_while_running_are_not_missed() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = copy_of("fixtures/shadow", home.path());
+    let write = |file: &str, text: &str| fs::write(folder.join("src/shop").join(file), text).unwrap();
+    write("lazy.py", "import sys\nsys.modules[__name__ + '.parts'] = sys\n");
+    write("fast.cpython-311-x86_64-linux-gnu.so", "");
+    let mut text = "from shop.lazy.parts import one\nfrom shop import fast\nimport shop.fast\n".to_owned();
+    text += "try:\n    import shop.absent\nexcept ImportError:\n    pass\n\n\n";
+    text += "def X(customers, spend_stats):\n    return customers\n";
+    write("features.py", &text);
+    check(&folder).expect(0);
+    write("features.py", &text.replace("shop.lazy.parts", "shop.lzay"));
+    check(&folder)
+        .expect(1)
+        .says(&["`shop.lzay` is imported", "did you mean `shop.lazy`?"]);
+}
+
+#[test]
 fn a_key_of_project_that_nobody_reads_is_a_slip() {
     let home = tempfile::tempdir().unwrap();
     let folder = copy_of("fixtures/shadow", home.path());

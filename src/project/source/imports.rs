@@ -116,6 +116,14 @@ pub fn unknown_modules(sources: &Sources, has_file: impl Fn(&str) -> bool, mista
                 if sources.iter().any(|other| other.name.starts_with(&prefix)) || has_file(&import.module) {
                     continue;
                 }
+                // A module that is a file may put modules of its making below itself (`six.moves`).
+                let parent = import
+                    .module
+                    .rsplit_once('.')
+                    .and_then(|(parent, _)| sources.get(parent));
+                if parent.is_some_and(|parent| !parent.is_package) {
+                    continue;
+                }
                 let rule = Rule::UnknownModule {
                     module: import.module.clone(),
                     known: sources.iter().map(|module| module.name.clone()).collect(),
