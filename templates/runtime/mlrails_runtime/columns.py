@@ -52,6 +52,8 @@ class Column:
     minimum: Any = None
     maximum: Any = None
     example: Any = None
+    # What a missing value is in an object column, "nan" or "null": encoders tell them apart, so it must be training's.
+    missing: str = "null"
 
     @classmethod
     def from_schema(cls, entry):

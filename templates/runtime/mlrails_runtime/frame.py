@@ -38,10 +38,11 @@ def _maker(column, numpy, pandas):
     if dtype.startswith("datetime64"):
         return lambda values: pandas.Series(pandas.to_datetime(list(values)), dtype=dtype)
     if dtype == "object":
+        objects = _objects_with_nan if column.missing == "nan" else _objects
         if int(pandas.__version__.partition(".")[0]) < 3:
-            return lambda values: _objects(values, numpy)
+            return lambda values: objects(values, numpy)
         # From pandas 3 on, an array of strings would become `str`, save where a Series says otherwise.
-        return lambda values: pandas.Series(_objects(values, numpy), dtype=object)
+        return lambda values: pandas.Series(objects(values, numpy), dtype=object)
     try:
         plain = numpy.dtype(dtype)
     except TypeError:
@@ -58,6 +59,13 @@ def _objects(values, numpy):
     array = numpy.empty(len(values), dtype=object)
     array[:] = values
     return array
+
+
+def _objects_with_nan(values, numpy):
+    """The same with NaN for what is missing, as training had it."""
+    if None in values:
+        values = tuple(numpy.nan if value is None else value for value in values)
+    return _objects(values, numpy)
 
 
 def records(columns, row=None):
