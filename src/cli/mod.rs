@@ -14,6 +14,7 @@ mod image;
 pub mod lock;
 mod printer;
 mod progress;
+mod run;
 mod serve;
 mod session;
 
@@ -105,6 +106,8 @@ pub enum Command {
     Serve(serve::Args),
     /// Build the pipeline's image: a layout, an archive, a local engine, a registry; no Docker, no root
     Image(image::Args),
+    /// Train in the project's environment, prove that serving answers alike, write artifacts/
+    Run(run::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -137,6 +140,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
         Command::Lock(args) => lock::run(args, session),
         Command::Serve(args) => serve::run(args, session),
         Command::Image(args) => image::run(args, session),
+        Command::Run(args) => run::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

@@ -35,6 +35,54 @@ pub struct RunRecord {
     pub golden: Value,
     #[serde(default)]
     pub serving: Value,
+    /// Where else golden rows were replayed and answered the same: `run --replay`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<Proven>,
+}
+
+/// An environment in which golden rows were answered as in training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Proven {
+    pub python: String,
+    pub versions: BTreeMap<String, String>,
+}
+
+impl RunRecord {
+    /// Notes another environment in which golden rows were answered the same.
+    pub fn prove(&mut self, python: String, versions: BTreeMap<String, String>) {
+        let proven = Proven { python, versions };
+        if !self.replayed.contains(&proven) {
+            self.replayed.push(proven);
+        }
+    }
+
+    /// Whether golden rows were answered the same under Python 3.`minor` with each of `versions`; a distribution that a record does not
+    /// name is not held against it. Gives the first that differs from training otherwise: name, trained with, now.
+    pub fn proven_with(
+        &self,
+        minor: u8,
+        versions: &BTreeMap<String, String>,
+    ) -> Result<(), (String, String, String)> {
+        let differs = |python: &str, recorded: &BTreeMap<String, String>| {
+            let recorded_minor = python.split('.').nth(1).and_then(|part| part.parse().ok());
+            if recorded_minor != Some(minor) {
+                return Some(("python".to_owned(), python.to_owned(), format!("3.{minor}")));
+            }
+            versions.iter().find_map(|(name, now)| {
+                let then = recorded.get(name).filter(|then| *then != now)?;
+                Some((name.clone(), then.clone(), now.clone()))
+            })
+        };
+        let trained = differs(&self.python, &self.versions);
+        let replayed = self
+            .replayed
+            .iter()
+            .any(|proven| differs(&proven.python, &proven.versions).is_none());
+        match trained {
+            Some(difference) if !replayed => Err(difference),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One node of the run.

@@ -210,18 +210,10 @@ fn supplied(project: &Project) -> Supplied {
     }
 }
 
-/// The class in `request: list[Customer]`; builtins and dotted names are dicts to us.
 fn row_type(node: &Node) -> Option<RowType> {
-    let request = node.inputs.iter().find(|input| input.parameter == "request")?;
-    let annotation = request.annotation.as_deref()?.trim().trim_matches(['"', '\'']);
-    let (container, item) = annotation.strip_suffix(']')?.split_once('[')?;
-    let known = ["list", "List", "Sequence", "Iterable", "tuple"];
-    let plain = !item.is_empty() && item.chars().all(|c| c.is_alphanumeric() || c == '_');
-    let builtin = ["dict", "Any", "object", "list", "str", "int", "float"].contains(&item);
-    let last = container.rsplit('.').next().unwrap_or(container);
-    (known.contains(&last) && plain && !builtin).then(|| RowType {
+    node.request_class().map(|name| RowType {
         module: node.module.clone(),
-        name: item.to_owned(),
+        name: name.to_owned(),
     })
 }
 

@@ -12,6 +12,7 @@ mod layers;
 mod lock;
 pub(crate) mod project;
 mod resolve;
+mod run;
 mod serving;
 mod store;
 mod targets;

@@ -94,6 +94,20 @@ pub struct Node {
     pub unnamed_parameters: Option<&'static str>,
 }
 
+impl Node {
+    /// The class of a record in `request: list[Customer]`; `None` for builtins and dotted names, whose records are dicts.
+    pub fn request_class(&self) -> Option<&str> {
+        let request = self.inputs.iter().find(|input| input.parameter == "request")?;
+        let annotation = request.annotation.as_deref()?.trim().trim_matches(['"', '\'']);
+        let (container, item) = annotation.strip_suffix(']')?.split_once('[')?;
+        let known = ["list", "List", "Sequence", "Iterable", "tuple"];
+        let plain = !item.is_empty() && item.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let builtin = ["dict", "Any", "object", "list", "str", "int", "float"].contains(&item);
+        let last = container.rsplit('.').next().unwrap_or(container);
+        (known.contains(&last) && plain && !builtin).then_some(item)
+    }
+}
+
 /// A parameter that names a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Input {

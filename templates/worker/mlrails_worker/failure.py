@@ -18,7 +18,7 @@ class Refused(Exception):
 
 def describe(error, plan):
     if isinstance(error, Refused):
-        return {"kind": error.kind, "message": str(error), "traceback": [], **error.facts}
+        return {"kind": error.kind, "message": str(error), "traceback": [], "hidden": getattr(error, "hidden", []), "facts": error.facts}
     root = os.path.join(plan["root"], "")
     lines = []
     for link in chain(error):
@@ -31,6 +31,8 @@ def describe(error, plan):
         "message": _summary(error),
         "traceback": lines,
         "missing_module": error.name if isinstance(error, ImportError) else None,
+        "hidden": getattr(error, "hidden", []),
+        "during": getattr(error, "during", None),
     }
 
 

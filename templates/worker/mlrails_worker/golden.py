@@ -38,11 +38,18 @@ def _from_training(plan, read_by_frozen):
     if not table.is_frame(value) and not table.is_records(value):
         return {"rows": None, "source": "none"}
     names, count = table.names(value), len(value)
+    hinted = table.fields(plan["serving"]["row"])
+    if hinted is not None:
+        lacking = [field for field, hint in hinted.items() if field not in names and not hint["optional"]]
+        if lacking:
+            row = plan["serving"]["row"]["name"]
+            raise Refused("missing_columns", f"`{row}` has the field `{lacking[0]}`, and `{name}` has no such column", node=name)
+        names = [field for field in hinted if field in names]
     if not count:
         raise Refused("no_rows", f"`{name}` has no rows: there is nothing to learn from, and nothing to take golden rows from", node=name)
     document = {
         "source": name,
-        "columns": [table.describe(value, column) for column in names],
+        "columns": [hint(table.describe(value, column), hinted) for column in names],
         "read_by_frozen": sorted(read_by_frozen & set(names)),
         "rows": None,
     }
@@ -69,12 +76,21 @@ def _from_training(plan, read_by_frozen):
     return document
 
 
+def hint(entry, hinted):
+    """A column's description with what the project's own class says of it."""
+    if hinted:
+        said = hinted[entry["name"]]
+        entry["required"] = entry["required"] and not said["optional"]
+        entry["nullable"] = entry["nullable"] or said["nullable"]
+    return entry
+
+
 def records(value, names, positions):
     if table.is_frame(value):
         picked = value.iloc[positions]
         columns = {name: [table.to_json(cell) for cell in picked[name].tolist()] for name in names}
         return [{name: columns[name][at] for name in names} for at in range(len(positions))]
-    return [{name: table.to_json(cell) for name, cell in value[at].items()} for at in positions]
+    return [{name: table.to_json(value[at][name]) for name in names if name in value[at]} for at in positions]
 
 
 def pick(value, names, golden):

@@ -28,9 +28,9 @@ def install(modules):
 
     providers = importlib.metadata.packages_distributions()
     # What is being run must be able to finish: nothing that is loaded already is taken away.
-    wanted = {(_name(owner), "") for module in modules for owner in providers.get(module.partition(".")[0], ())}
+    wanted = {(normalized(owner), "") for module in modules for owner in providers.get(module.partition(".")[0], ())}
     allowed = _closure(wanted, importlib.metadata)
-    hidden = {top for top, owners in providers.items() if not any(_name(owner) in allowed for owner in owners)}
+    hidden = {top for top, owners in providers.items() if not any(normalized(owner) in allowed for owner in owners)}
     hidden -= {"mlrails_worker", "mlrails_runtime"} | set(sys.stdlib_module_names)
     sys.meta_path.insert(0, Finder(hidden))
     return sorted(allowed)
@@ -55,12 +55,12 @@ def _closure(wanted, metadata):
         for text in requires:
             required = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?", text)
             of_extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", text)
-            if of_extra and _name(of_extra[1]) != extra:
+            if of_extra and normalized(of_extra[1]) != extra:
                 continue
-            waiting.append((_name(required[1]), ""))
-            waiting.extend((_name(required[1]), _name(part)) for part in (required[2] or "").split(",") if part.strip())
+            waiting.append((normalized(required[1]), ""))
+            waiting.extend((normalized(required[1]), normalized(part)) for part in (required[2] or "").split(",") if part.strip())
     return {name for name, _ in seen}
 
 
-def _name(text):
+def normalized(text):
     return re.sub(r"[-_.]+", "-", text.strip()).lower()

@@ -22,6 +22,8 @@ class Channel:
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
+        # What a node prints is seen when it prints it.
+        sys.stdout.reconfigure(line_buffering=True)
         self._pending = []
         self._ready = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
@@ -73,6 +75,8 @@ def _verb(name):
         from mlrails_worker.freeze import run
     elif name == "golden":
         from mlrails_worker.golden import run
+    elif name == "versions":
+        from mlrails_worker.versions import run
     elif name == "replay":
         from mlrails_worker.replay import run
     else:

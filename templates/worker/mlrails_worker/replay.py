@@ -50,20 +50,17 @@ def prove(plan, frozen, document):
     if rows is None:
         kept = _without(columns, document.get("read_by_frozen", ()))
         return {"columns": _published(kept, redact), "rows": [], "predictions": [], "response": {}}
-    given = plan["serving"].get("fields")
-    if given:
-        columns = [column for column in columns if column["name"] in set(given)]
     # All columns at first, watched: which of them the serving half reads decides what a request must bring.
     reads = recording.Reads()
-    together = Pass(serving, frozen, columns, reads).answers(rows)
+    together = Pass(plan, frozen, columns, reads).answers(rows)
     read = reads.columns
-    if reads.whole or serving.get("row") or given:
+    if reads.whole or serving.get("row"):
         only_frozen = set(document.get("read_by_frozen", ())) - reads.columns
         read = read | {column["name"] for column in columns if column["name"] not in only_frozen}
     columns = [column for column in columns if column["name"] in read]
     expected = Expected(document, together)
     expected.check(serving, together, range(len(rows)), "together")
-    passes = Pass(serving, frozen, columns, None)
+    passes = Pass(plan, frozen, columns, None)
     _replay(passes, expected, rows, document["batches"])
     records = [{column["name"]: row.get(column["name"]) for column in columns if column["name"] in row} for row in rows]
     predictions = expected.predictions
@@ -81,7 +78,7 @@ def again(plan, frozen, recorded):
     columns, golden = recorded["columns"], recorded["golden"]
     rows = golden.get("rows") or []
     document = {"predictions": golden.get("predictions"), "expected": {}}
-    passes = Pass(plan["serving"], frozen, columns, None)
+    passes = Pass(plan, frozen, columns, None)
     expected = Expected(document, None)
     if rows:
         group = plan["golden"].get("group")
@@ -163,8 +160,9 @@ def _apart(expected, got):
 class Pass:
     """One way through the serving half."""
 
-    def __init__(self, serving, frozen, columns, reads):
-        self.serving, self.frozen, self.columns, self.reads = serving, frozen, columns, reads
+    def __init__(self, plan, frozen, columns, reads):
+        self.plan, self.serving = plan, plan["serving"]
+        self.frozen, self.columns, self.reads = frozen, columns, reads
 
     def answers(self, rows):
         """{"values": by node, "predictions": per row} for one batch."""
@@ -182,7 +180,7 @@ class Pass:
                     arguments[parameter] = self.frozen[given["frozen"]]
                 else:
                     arguments[parameter] = got[given["node"]]
-            settings = {name: nodes.reference(value, serving) for name, value in step["settings"].items()}
+            settings = {name: nodes.reference(value, self.plan) for name, value in step["settings"].items()}
             got[step["name"]] = nodes.call(nodes.resolve(step), {**arguments, **settings})
         return {"values": got, "predictions": answers.per_row(got[serving["steps"][-1]["name"]], len(rows))}
 

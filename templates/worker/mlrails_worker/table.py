@@ -224,3 +224,27 @@ def _record_type(row):
     if fields is not None:
         return lambda **values: kind(**{name: value for name, value in values.items() if name in fields})
     return kind
+
+
+def fields(row):
+    """The fields of the project's own class of a record, and whether each may be left out or be null; None when any dict will do."""
+    if not row:
+        return None
+    kind = getattr(importlib.import_module(row["module"]), row["name"])
+    try:
+        hints = typing.get_type_hints(kind)
+    except (NameError, TypeError):
+        hints = dict.fromkeys(getattr(kind, "__annotations__", {}))
+    if not hints:
+        return None
+    required = getattr(kind, "__required_keys__", None)
+    if required is None and hasattr(kind, "__dataclass_fields__"):
+        import dataclasses
+
+        lacking = dataclasses.MISSING
+        required = {field.name for field in dataclasses.fields(kind) if field.default is lacking and field.default_factory is lacking}
+    if required is None and hasattr(kind, "model_fields"):
+        required = {name for name, field in kind.model_fields.items() if field.is_required()}
+    none = type(None)
+    nullable = {name for name, hint in hints.items() if none in typing.get_args(hint)}
+    return {name: {"optional": required is not None and name not in required, "nullable": name in nullable} for name in hints}
