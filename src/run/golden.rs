@@ -30,6 +30,9 @@ pub struct Proof {
     pub predictions: Vec<Value>,
     pub response: Value,
     pub versions: Versions,
+    /// Modules that the replay loaded from source: top-level package to the rest of their names.
+    #[serde(default)]
+    pub loaded: BTreeMap<String, String>,
     /// Third-party modules that the values' pickles name.
     #[serde(default)]
     pub pickled: BTreeSet<String>,

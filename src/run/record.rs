@@ -73,6 +73,8 @@ pub fn run(
     versions.extend(proof.versions.distributions.clone());
     let serving = &planned.document.serving;
     let modules: BTreeSet<&String> = proof.pickled.iter().chain(&proof.added).collect();
+    let own = |top: &str| project.sources.is_own(top);
+    let loaded: BTreeMap<&String, &String> = proof.loaded.iter().filter(|(top, _)| !own(top)).collect();
     Ok(RunRecord {
         schema: SCHEMA,
         mlrails: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,7 +90,7 @@ pub fn run(
         }),
         response: proof.response.clone(),
         golden: json!({ "rows": proof.rows, "predictions": proof.predictions }),
-        serving: json!({ "modules": modules }),
+        serving: json!({ "modules": modules, "loaded": loaded }),
         replayed: Vec::new(),
     })
 }

@@ -65,3 +65,13 @@ impl From<crate::oci::image::ConfigError> for Failure {
         Self::from_error(&error)
     }
 }
+
+impl From<crate::layers::bytecode::BytecodeError> for Failure {
+    fn from(error: crate::layers::bytecode::BytecodeError) -> Self {
+        match error {
+            crate::layers::bytecode::BytecodeError::Debian(error) => error.into(),
+            crate::layers::bytecode::BytecodeError::Store(error) => error.into(),
+            other => Self::from_error(&other).hint("--no-bytecode builds without that layer"),
+        }
+    }
+}

@@ -45,7 +45,9 @@ pub fn layers(
         0,
         "environment and serving runtime",
     )?);
-    let _ = bytecode;
+    if bytecode && let Some(layer) = super::bytecode::layer(project, plan, session)? {
+        made.push(layer);
+    }
 
     let epoch = super::describe::epoch()?;
     let values_key = pipeline::values_key(&plan.files, &plan.frozen, epoch);

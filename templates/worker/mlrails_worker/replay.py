@@ -31,7 +31,19 @@ def run(plan, allow, files, folder, recorded=None):
     except BaseException as error:
         error.hidden = hidden.tried()
         raise
-    return {**outcome, "hidden": hidden.tried(), "versions": versions(allowed)}
+    return {**outcome, "hidden": hidden.tried(), "loaded": loaded(), "versions": versions(allowed)}
+
+
+def loaded():
+    """Modules that serving loaded from source, by top-level package: what is worth compiling beforehand. A line a package, since
+    they stand in run.json: `pandas` to `core core.frame ...`, the package itself as an empty name."""
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        top, _, rest = name.partition(".")
+        if isinstance(origin, str) and origin.endswith(".py") and not top.startswith("mlrails_"):
+            found.setdefault(top, []).append(rest)
+    return {top: " ".join(rest for rest in names if rest) for top, names in found.items()}
 
 
 def compare(plan, frozen):

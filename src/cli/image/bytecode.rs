@@ -1,0 +1,225 @@
+//! Which modules are compiled beforehand: those that serving loads, of the wheels, the runtime and the standard library.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::decide::Plan;
+use super::{Failure, Session};
+use crate::cli::{base as locked_base, fetch};
+use crate::debian::{self, Rootfs};
+use crate::digest::{Digest, Hasher};
+use crate::layers::bytecode::{Bytecode, PLATFORM, Unit, compile, standard_library};
+use crate::layers::recipe::{LAYOUT, PREFIX};
+use crate::layers::{self, MadeLayer, install, keyed_layer};
+use crate::lock::base::{Base, Debian};
+use crate::project::Project;
+use crate::python::target::PythonVersion;
+use crate::python::wheel::Wheel;
+use crate::serving::runtime;
+use crate::tree::{PLAIN, Tree};
+
+/// The bytecode layer, or none where it cannot be made; `None` is said, not an error.
+pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option<MadeLayer>, Failure> {
+    let Base::Debian(base) = &plan.base else {
+        session
+            .printer()
+            .say("no bytecode layer: the base's interpreter is not Debian's");
+        return Ok(None);
+    };
+    let (store, python) = (session.store()?, plan.production.target.python.minor_only());
+    let wanted = Wanted::of(project);
+    let key = key(base, plan, &wanted);
+    if let Some(layer) = layers::stored_layer(&store, &key) {
+        return Ok(Some(layer));
+    }
+    if !base.packages.contains_key(PLATFORM) {
+        session
+            .printer()
+            .say("no bytecode layer: the lock's base has no linux/amd64, whose interpreter compiles");
+        return Ok(None);
+    }
+    let archive = locked_base::archive(&project.manifest)?;
+    let (client, reporter) = (session.client(&[])?, session.reporter());
+    session.block_on(debian::fetch(
+        &client,
+        &store,
+        &archive.mirror,
+        base,
+        PLATFORM,
+        &*reporter,
+    ))??;
+    let rootfs = debian::rootfs(&store, base, PLATFORM)?;
+    let files: Vec<_> = plan.production.included.iter().map(|one| &one.wheel).collect();
+    fetch::files(&project.manifest, &files, session)?;
+    let opened = files
+        .iter()
+        .map(|file| {
+            let wheel = layers::open_wheel(&store, &file.name, &file.digest)?;
+            let source = layers::wheel_file(&store, &wheel)?;
+            Ok((wheel, source))
+        })
+        .collect::<Result<Vec<_>, layers::LayerError>>()?;
+    let mut units = vec![library(base, &rootfs, &wanted), own_runtime(python)];
+    for (wheel, source) in &opened {
+        units.extend(wheel_unit(wheel, source, python, &wanted)?);
+    }
+    let made = match compile(&store, base, &units, &*reporter)? {
+        Bytecode::Made(made) => made,
+        Bytecode::Impossible(why) => {
+            session.printer().say(&format!("no bytecode layer: {why}"));
+            return Ok(None);
+        }
+    };
+    let title = format!("bytecode of {} modules", made.len());
+    keyed_layer::<Failure>(&store, key, 0, &title, || {
+        let mut tree = Tree::new();
+        for (path, bytes) in made {
+            tree.insert_file(&path, bytes, PLAIN)?;
+        }
+        Ok(tree)
+    })
+    .map(Some)
+}
+
+/// The modules that serving was seen to load, as `pandas/core/frame` paths without endings; empty: not recorded, so all.
+struct Wanted(BTreeSet<String>);
+
+impl Wanted {
+    fn of(project: &Project) -> Self {
+        let mut wanted = BTreeSet::new();
+        let loaded = project
+            .run
+            .as_ref()
+            .and_then(|run| run.serving.get("loaded")?.as_object());
+        for (top, rest) in loaded.into_iter().flatten() {
+            wanted.insert(top.clone());
+            for name in rest.as_str().unwrap_or_default().split_whitespace() {
+                wanted.insert(format!("{top}/{}", name.replace('.', "/")));
+            }
+        }
+        Self(wanted)
+    }
+
+    /// Whether the module at `path` below site-packages (or the standard library's folder) is worth compiling.
+    fn has(&self, path: &str) -> bool {
+        let module = path.strip_suffix(".py").unwrap_or(path);
+        self.0.is_empty()
+            || self
+                .0
+                .contains(module.strip_suffix("/__init__").unwrap_or(module))
+    }
+}
+
+/// What is under the server is loaded by every image, and by no replay.
+const SERVER: [&str; 2] = ["granian", "msgspec"];
+
+fn key(base: &Debian, plan: &Plan, wanted: &Wanted) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.update(format!("bytecode {LAYOUT} {PREFIX} {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    for deb in base.packages.get(PLATFORM).into_iter().flatten() {
+        hasher.update(deb.digest.bytes());
+    }
+    for one in &plan.production.included {
+        hasher.update(one.wheel.digest.bytes());
+    }
+    for module in &wanted.0 {
+        hasher.update(format!("{module}\n").as_bytes());
+    }
+    for (path, text) in runtime::FILES {
+        hasher.update(format!("{path} {}\n", Digest::of(text.as_bytes())).as_bytes());
+    }
+    hasher.finish()
+}
+
+fn library<'a>(base: &'a Debian, rootfs: &'a Rootfs, wanted: &Wanted) -> Unit<'a> {
+    let mut unit = standard_library(base, rootfs);
+    let folder = format!("{}/", base.stdlib());
+    // What the server imports of it is not in the replay's list; these packages are what it is made of.
+    let of_server = [
+        "asyncio",
+        "multiprocessing",
+        "concurrent",
+        "json",
+        "logging",
+        "email",
+        "http",
+        "urllib",
+        "encodings",
+    ];
+    unit.paths.retain(|path| {
+        let below = path.strip_prefix(&folder).unwrap_or(path);
+        let top = below.split('/').next().unwrap_or(below);
+        wanted.has(below) || of_server.contains(&top) || !below.contains('/')
+    });
+    unit
+}
+
+fn own_runtime(python: PythonVersion) -> Unit<'static> {
+    let site = site_packages(python);
+    let prefix = site.clone();
+    let mut hasher = Hasher::new();
+    let mut paths = Vec::new();
+    for (path, text) in runtime::FILES.iter().filter(|(path, _)| path.ends_with(".py")) {
+        hasher.update(Digest::of(text.as_bytes()).bytes());
+        paths.push(format!("{site}/{path}"));
+    }
+    Unit {
+        what: "the serving runtime".to_owned(),
+        digest: hasher.finish(),
+        paths,
+        read: Box::new(move |path| {
+            let below = path.strip_prefix(&format!("{prefix}/")).unwrap_or(path);
+            let found = runtime::FILES.iter().find(|(name, _)| *name == below);
+            found
+                .map(|(_, text)| Bytes::from_static(text.as_bytes()))
+                .ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        }),
+    }
+}
+
+fn site_packages(python: PythonVersion) -> String {
+    format!("/{PREFIX}/{}", install::Scheme::image(python).site_packages())
+}
+
+/// The wheel's modules that are worth it; `None` if there are none.
+fn wheel_unit<'a>(
+    wheel: &'a Wheel,
+    source: &'a std::fs::File,
+    python: PythonVersion,
+    wanted: &Wanted,
+) -> Result<Option<Unit<'a>>, Failure> {
+    let site = site_packages(python);
+    let scheme = install::Scheme::image(python);
+    let below = format!("{}/", scheme.site_packages());
+    let server = SERVER.contains(&wheel.name.as_str());
+    let mut entries = std::collections::HashMap::new();
+    for placed in install::place(wheel, source, &scheme)? {
+        let Some(path) = placed.path.strip_prefix(&below) else {
+            continue;
+        };
+        if path.ends_with(".py")
+            && (server || wanted.has(path))
+            && let install::Content::Entry(index) = placed.content
+        {
+            entries.insert(format!("{site}/{path}"), index);
+        }
+    }
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let mut paths: Vec<String> = entries.keys().cloned().collect();
+    paths.sort();
+    Ok(Some(Unit {
+        what: wheel.label(),
+        digest: wheel.digest,
+        paths,
+        read: Box::new(move |path| {
+            let index = entries.get(path).ok_or(std::io::ErrorKind::NotFound)?;
+            let bytes = wheel
+                .read(source, &wheel.entries[*index])
+                .map_err(std::io::Error::other)?;
+            Ok(bytes.into())
+        }),
+    }))
+}
