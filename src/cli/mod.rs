@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod serve;
 mod session;
+mod sync;
 
 use std::path::PathBuf;
 
@@ -102,6 +103,8 @@ pub enum Command {
     Graph(graph::Args),
     /// Exact versions for every platform and Python, into pylock.toml
     Lock(lock::Args),
+    /// Install what the lock says into .venv
+    Sync(sync::Args),
     /// Answer over HTTP on this machine, as the image will; starts again when files change
     Serve(serve::Args),
     /// Build the pipeline's image: a layout, an archive, a local engine, a registry; no Docker, no root
@@ -138,6 +141,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args, session),
         Command::Graph(args) => graph::run(args, session),
         Command::Lock(args) => lock::run(args, session),
+        Command::Sync(args) => sync::run(args, session),
         Command::Serve(args) => serve::run(args, session),
         Command::Image(args) => image::run(args, session),
         Command::Run(args) => run::run(args, session),

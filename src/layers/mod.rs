@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod bytecode;
+pub mod environment;
 pub mod group;
 pub mod install;
 pub mod pipeline;

@@ -2,6 +2,7 @@
 
 use super::{Failure, is_temporary_io};
 use crate::layers::LayerError;
+use crate::layers::environment::EnvironmentError;
 use crate::layers::splice::SpliceError;
 
 impl From<LayerError> for Failure {
@@ -38,6 +39,22 @@ impl From<SpliceError> for Failure {
                 .temporary()
                 .hint("free some space, or set MLRAILS_CACHE_DIR to a larger disk"),
             SpliceError::Write(_) => failure,
+        }
+    }
+}
+
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        match error {
+            EnvironmentError::Install(error) => error.into(),
+            EnvironmentError::Layer(error) => error.into(),
+            EnvironmentError::NotOne { .. } => {
+                Self::from_error(&error).hint("move it away: `mlrails sync` makes a new one there")
+            }
+            EnvironmentError::Io { ref source, .. } if is_temporary_io(source) => Self::from_error(&error)
+                .temporary()
+                .hint("free some space and run it again"),
+            EnvironmentError::Io { .. } => Self::from_error(&error),
         }
     }
 }
