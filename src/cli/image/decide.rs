@@ -137,6 +137,35 @@ pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, 
     })
 }
 
+/// Refuses versions under which nobody has seen the golden rows answered as in training.
+pub fn proven(project: &Project, plan: &Plan, allow_stale: bool, session: &Session) -> Result<(), Failure> {
+    let Some(run) = &project.run else { return Ok(()) };
+    let versions = plan
+        .production
+        .included
+        .iter()
+        .filter_map(|one| {
+            Some((
+                one.package.name.to_string(),
+                one.package.version.as_ref()?.to_string(),
+            ))
+        })
+        .collect();
+    match run.proven_with(plan.production.target.python.minor, &versions) {
+        Ok(()) => Ok(()),
+        Err((name, then, now)) => {
+            let what = format!("the model was trained with {name} {then}, and {now} is locked");
+            if allow_stale {
+                session.printer().warn(&what);
+                return Ok(());
+            }
+            Err(Failure::new(what).hint(
+                "`mlrails sync` and `mlrails run --replay` prove that it answers the same there; `mlrails run` trains again",
+            ))
+        }
+    }
+}
+
 /// Where reachability starts: imports, what the values are made of, what the replay saw, the runtime.
 fn roots(project: &Project, closure: &Closure, files: &FilesRecord, frozen: &[String]) -> Roots {
     let mut imports: Vec<(String, String)> = Vec::new();

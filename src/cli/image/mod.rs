@@ -79,6 +79,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let mut made = Vec::new();
     for platform in &targets.platforms {
         let plan = decide::plan(&project, &lock, *platform)?;
+        decide::proven(&project, &plan, args.allow_stale, session)?;
         if args.explain {
             explain::production(&project, &plan, session);
         }

@@ -32,7 +32,11 @@ pub fn publish(
                 .map_err(|error| Failure::usage(error.to_string()))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<String> = tags.iter().map(ToString::to_string).collect();
+    // Without a tag, archives and engines still need a name that people recognise.
+    let names: Vec<String> = match tags.is_empty() {
+        true => vec![format!("{}:latest", project.manifest.pyproject.name)],
+        false => tags.iter().map(ToString::to_string).collect(),
+    };
     // What a layout calls its image; engines and skopeo take it as the tag.
     let name = tags.first().map_or("latest", |tag| tag.tag_or_latest());
     let store = session.store()?;
