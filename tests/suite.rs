@@ -9,5 +9,8 @@ mod freshness;
 mod graph;
 mod hostile_debian;
 mod hostile_project;
+mod hostile_wheels;
+mod splice;
 mod support;
+mod sync;
 mod wheels;

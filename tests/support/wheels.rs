@@ -76,7 +76,7 @@ pub fn zip(members: &[Member]) -> Vec<u8> {
         out.extend(&member.before);
         let offset = member.offset.unwrap_or(out.len() as u32);
         let name = member.local_name.as_ref().unwrap_or(&member.name);
-        let mut head = |signature: &[u8], local: bool| {
+        let head = |signature: &[u8], local: bool| {
             let mut head = signature.to_vec();
             if !local {
                 head.extend((3u16 << 8 | 20).to_le_bytes());
