@@ -11,6 +11,7 @@ pub mod keys;
 pub mod literal;
 pub mod names;
 mod paths;
+pub mod pickle;
 pub mod reach;
 pub mod sql;
 pub mod stdlib;
