@@ -11,6 +11,8 @@ mod hostile_debian;
 mod hostile_project;
 mod hostile_wheels;
 mod splice;
+mod pickle;
+mod schema;
 mod support;
 mod sync;
 mod wheels;

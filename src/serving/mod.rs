@@ -4,6 +4,7 @@
 //! [`runtime::FILES`] is the package for site-packages. What ships beside them (the project's package, its artifacts) is `layers`'
 //! affair. It must not know images.
 
+pub mod openapi;
 mod python;
 pub mod render;
 pub mod runtime;

@@ -13,6 +13,7 @@ pub mod names;
 mod paths;
 pub mod pickle;
 pub mod reach;
+pub mod schema;
 pub mod sql;
 pub mod stdlib;
 
