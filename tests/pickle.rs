@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
+use mlrails::project::record::{FilesRecord, ValueRecord};
 use mlrails::project::source::pickle::{self, Global, GlobalProblem, PickleError, PickleFacts};
+use mlrails::project::values;
 
 /// A pickle being written.
 #[derive(Default)]
@@ -123,7 +125,11 @@ fn arrays_between_the_opcodes_are_stepped_over() {
     assert_eq!(facts.arrays, 1);
     assert_eq!(
         names(&facts),
-        ["joblib.numpy_pickle.NumpyArrayWrapper", "numpy.dtype", "numpy.ndarray"]
+        [
+            "joblib.numpy_pickle.NumpyArrayWrapper",
+            "numpy.dtype",
+            "numpy.ndarray"
+        ]
     );
     let matrix = Writer::new(4).wrapper(&[2, 3], number).array(&[0; 48]).raw(b".");
     assert_eq!(matrix.read().unwrap().arrays, 1);
@@ -193,7 +199,12 @@ fn names_that_cannot_be_known_are_refused() {
     refused(b"\x80\x05\x97.", "a buffer that is not in the file");
     refused(b"cos \nsystem\n.", "not one that Python has");
     // A name remembered, and made into another by reuse of its place, is still a constant.
-    let reused = Writer::new(4).text("posix").raw(b"\x940").raw(b"h\x00").text("system").raw(b"\x93.");
+    let reused = Writer::new(4)
+        .text("posix")
+        .raw(b"\x940")
+        .raw(b"h\x00")
+        .text("system")
+        .raw(b"\x93.");
     assert_eq!(names(&reused.read().unwrap()), ["posix.system"]);
 }
 
@@ -211,7 +222,10 @@ fn every_byte_is_accounted_for() {
     refused(b"\x80\x04(0.", "not there");
     refused(b"\x80\x04h\x05.", "no such place");
     refused(b"\x80\x04Nr\xff\xff\xff\x7f.", "no such place");
-    refused(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fx", "ends in the middle");
+    refused(
+        b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fx",
+        "ends in the middle",
+    );
     refused(b"\x80\x04\x95\x09\0\0\0\0\0\0\0N.", "before its frame does");
     refused(b"BZh91AY", "bzip2");
     // A chain of a million tuples is no recursion.
@@ -243,7 +257,10 @@ fn compressed_streams_are_read_to_their_end() {
 #[test]
 fn names_are_judged() {
     let own: BTreeSet<String> = ["churn", "churn.features"].map(str::to_owned).into();
-    let provided = |module: &str| ["numpy", "sklearn"].contains(&module.split('.').next().unwrap());
+    let provided = |module: &str| {
+        let top = module.split('.').next().unwrap();
+        Some(["numpy", "sklearn", "os", "_loss"].contains(&top))
+    };
     let judge = |module: &str, name: &str| {
         let global = Global {
             module: module.to_owned(),
@@ -271,11 +288,13 @@ fn names_are_judged() {
         ("churn.features", "Encoder"),
         ("sklearn.linear_model._logistic", "LogisticRegression"),
         ("numpy", "dtype"),
+        ("_loss", "CyHalfBinomialLoss"),
     ] {
         assert_eq!(judge(module, name), None, "{module}.{name}");
     }
     for (module, name) in [
         ("os", "system"),
+        ("_posixsubprocess", "fork_exec"),
         ("posix", "system"),
         ("nt", "system"),
         ("subprocess", "Popen"),
@@ -308,4 +327,58 @@ proptest::proptest! {
         declared.extend(&bytes);
         let _ = pickle::inspect(&declared[..]);
     }
+}
+
+/// A project's folder with one value in artifacts/, as files.json lists it.
+fn value(format: &str, bytes: &[u8]) -> (tempfile::TempDir, FilesRecord) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("artifacts")).unwrap();
+    std::fs::write(folder.path().join("artifacts/model.bin"), bytes).unwrap();
+    let record = ValueRecord {
+        file: "model.bin".to_owned(),
+        format: format.to_owned(),
+        sha256: String::new(),
+        size: bytes.len() as u64,
+    };
+    let values = [("model".to_owned(), record)].into();
+    (folder, FilesRecord { schema: 1, values })
+}
+
+#[test]
+fn what_values_need_is_known_before_they_ship() {
+    let own: BTreeSet<String> = ["churn", "churn.features"].map(str::to_owned).into();
+    let provided = |module: &str| Some(module.starts_with("sklearn") || module == "joblib");
+    let needs = |format: &str, bytes: &[u8]| {
+        let (folder, files) = value(format, bytes);
+        values::needs(folder.path(), &files, &["model".to_owned()], &own, &provided)
+    };
+    let model = Writer::new(4)
+        .global("sklearn.svm", "SVC")
+        .global("churn.features", "Encoder")
+        .global("collections", "OrderedDict")
+        .raw(b"\x87.");
+    let found = needs("joblib", &model.0).unwrap();
+    assert_eq!(found.own, ["churn.features".to_owned()].into());
+    let file = "artifacts/model.bin".to_owned();
+    assert_eq!(
+        found.others,
+        [
+            ("joblib".to_owned(), file.clone()),
+            ("sklearn.svm".to_owned(), file)
+        ]
+        .into()
+    );
+    assert_eq!(needs("json", b"{}").unwrap(), values::Needs::default());
+    let refused = |format: &str, bytes: &[u8]| needs(format, bytes).unwrap_err().to_string();
+    let missing = Writer::new(4).global("xgboost.core", "Booster").raw(b".");
+    assert_eq!(
+        refused("pickle", &missing.0),
+        "artifacts/model.bin cannot be served: it needs xgboost.core.Booster, and no locked distribution provides the module"
+    );
+    let hostile = Writer::new(4).global("os", "system").text("id").raw(b"\x85R.");
+    assert!(refused("joblib", &hostile.0).contains("it would call os.system"));
+    assert_eq!(
+        refused("pickle", b"\x80\x04N.x"),
+        "artifacts/model.bin is refused"
+    );
 }

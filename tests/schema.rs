@@ -78,7 +78,11 @@ fn sources() -> Sources {
         ("churn.serve", false, serve),
     ];
     let files = files.map(|(name, is_package, text)| {
-        (name.to_owned(), is_package, SourceText::new(format!("{name}.py"), text))
+        (
+            name.to_owned(),
+            is_package,
+            SourceText::new(format!("{name}.py"), text),
+        )
     });
     let mut mistakes = Vec::new();
     let sources = Sources::parse("churn", files.into(), &mut mistakes);
@@ -100,7 +104,10 @@ fn check_type(annotation: &str, expected: Value) {
 
 #[test]
 fn builtins_and_typing() {
-    check_type("list[float]", json!({"type": "array", "items": {"type": "number"}}));
+    check_type(
+        "list[float]",
+        json!({"type": "array", "items": {"type": "number"}}),
+    );
     check_type("Optional[int]", json!({"type": ["integer", "null"]}));
     check_type("int | None", json!({"type": ["integer", "null"]}));
     check_type(
@@ -116,11 +123,20 @@ fn builtins_and_typing() {
         "tuple[int, str]",
         json!({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2, "maxItems": 2}),
     );
-    check_type("tuple[int, ...]", json!({"type": "array", "items": {"type": "integer"}}));
+    check_type(
+        "tuple[int, ...]",
+        json!({"type": "array", "items": {"type": "integer"}}),
+    );
     check_type("dt.datetime", json!({"type": "string", "format": "date-time"}));
     check_type("Plan", json!({"enum": ["free", "paid"]}));
-    check_type("pydantic.PositiveInt", json!({"type": "integer", "exclusiveMinimum": 0}));
-    check_type("list['Plan']", json!({"type": "array", "items": {"enum": ["free", "paid"]}}));
+    check_type(
+        "pydantic.PositiveInt",
+        json!({"type": "integer", "exclusiveMinimum": 0}),
+    );
+    check_type(
+        "list['Plan']",
+        json!({"type": "array", "items": {"enum": ["free", "paid"]}}),
+    );
 }
 
 #[test]
@@ -232,11 +248,25 @@ fn the_document_describes_the_service() {
     assert_eq!(record["required"], json!(["age"]));
     // Bounds are the dtype's: training's are told in words, because the service takes others.
     assert_eq!(record["properties"]["age"]["maximum"], json!(i64::MAX));
-    assert_eq!(record["properties"]["age"]["description"], "In training: 18 to 97.");
+    assert_eq!(
+        record["properties"]["age"]["description"],
+        "In training: 18 to 97."
+    );
     let codes: Vec<&String> = post["responses"].as_object().unwrap().keys().collect();
     assert_eq!(codes, ["200", "400", "408", "413", "415", "422", "500", "503"]);
-    for path in ["/livez", "/readyz", "/healthz", "/metrics", "/metadata", "/openapi.json", "/docs"] {
-        assert!(document["paths"][path]["get"]["responses"]["200"].is_object(), "{path}");
+    for path in [
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/metrics",
+        "/metadata",
+        "/openapi.json",
+        "/docs",
+    ] {
+        assert!(
+            document["paths"][path]["get"]["responses"]["200"].is_object(),
+            "{path}"
+        );
     }
     assert_eq!(document.to_string(), self::document(&request).to_string());
 }

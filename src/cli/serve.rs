@@ -135,7 +135,7 @@ fn prepare(args: &Args, session: &Session) -> Result<Served, Failure> {
     let overrides = Overrides::from_process(args.environment.clone(), args.set.clone());
     let settings = project.resolve(Half::Serving, &overrides)?;
     let files = record::files(project.root())?.unwrap_or_default();
-    let app = serving::app(&project, &settings, &files, None)?;
+    let app = serving::app(&project, &settings, &files, serving::openapi::of(&project))?;
     let folder = project.root().join(".mlrails/serve");
     let artifacts = project.root().join("artifacts");
     let rendered = render::files(&app, &artifacts.to_string_lossy());

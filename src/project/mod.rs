@@ -17,6 +17,7 @@ pub mod record;
 pub mod settings;
 pub mod source;
 pub mod uv;
+pub mod values;
 
 use std::path::{Path, PathBuf};
 

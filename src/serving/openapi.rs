@@ -35,7 +35,9 @@ pub fn of(project: &Project) -> Option<Value> {
     let response = ResponseSchema::read(&run.response);
     let predict = project.graph.node(project.cut.predict);
     let hint = |node: &Node, text: Option<&str>| {
-        text.map_or(Schema::Any, |text| schema::of(&project.sources, &node.module, text))
+        text.map_or(Schema::Any, |text| {
+            schema::of(&project.sources, &node.module, text)
+        })
     };
     let rows = match &project.cut.request {
         Request::Table(_) => Schema::Any,
@@ -143,9 +145,15 @@ fn predict(service: &Service<'_>) -> Value {
         ("408", "The body did not come in time"),
         ("413", "The body is too large"),
         ("415", "The media type is not taken"),
-        ("422", "Rows do not fit the schema: one entry per value, with row, column and rule"),
+        (
+            "422",
+            "Rows do not fit the schema: one entry per value, with row, column and rule",
+        ),
         ("500", "The pipeline failed"),
-        ("503", "Too many requests are waiting, or the model is still loading"),
+        (
+            "503",
+            "Too many requests are waiting, or the model is still loading",
+        ),
     ];
     let mut responses = Map::new();
     responses.insert(
@@ -296,7 +304,10 @@ fn tighten(schema: &mut Map<String, Value>, field: &Schema) {
         return;
     };
     for (key, value) in demanded {
-        if !matches!(key.as_str(), "type" | "format" | "anyOf" | "title" | "description") {
+        if !matches!(
+            key.as_str(),
+            "type" | "format" | "anyOf" | "title" | "description"
+        ) {
             schema.insert(key, value);
         }
     }
@@ -403,7 +414,6 @@ fn problem() -> Value {
         "required": ["type", "title", "status"],
     })
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ mod run;
 mod serving;
 mod store;
 mod targets;
+mod values;
 mod verify;
 mod wheel;
 

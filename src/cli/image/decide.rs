@@ -8,7 +8,9 @@ use crate::lock::{FILE_NAME, Lock};
 use crate::plan::{Launch, Production, Reason, Roots, production};
 use crate::project::record::FilesRecord;
 use crate::project::source::cut::Request;
+use crate::project::source::distributions::Distributions;
 use crate::project::source::imports::Closure;
+use crate::project::values::{self, Needs};
 use crate::project::{Mistakes, Project, record};
 use crate::python::target::Platform;
 use crate::serving::runtime::REQUIREMENTS;
@@ -122,8 +124,10 @@ pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, 
         .iter()
         .map(|id| project.graph.node(*id).name.clone())
         .collect();
-    let closure = project.closure(&[]);
-    let roots = roots(project, &closure, &files, &frozen);
+    let needs = needs(project, lock, &files, &frozen)?;
+    let own: Vec<String> = needs.own.iter().cloned().collect();
+    let closure = project.closure(&own);
+    let roots = roots(project, &closure, needs);
     let production = production(lock, &target, &roots)?;
     let launch = Launch::serving(&BTreeMap::new());
     Ok(Plan {
@@ -166,13 +170,28 @@ pub fn proven(project: &Project, plan: &Plan, allow_stale: bool, session: &Sessi
     }
 }
 
+/// What the trained values are made of. Their pickles are read, never loaded.
+fn needs(project: &Project, lock: &Lock, files: &FilesRecord, frozen: &[String]) -> Result<Needs, Failure> {
+    let own = project.sources.iter().map(|module| module.name.clone()).collect();
+    let locked = Distributions::locked(
+        lock.packages
+            .iter()
+            .map(|package| (&package.name, package.imports.as_slice())),
+    );
+    let provided = |module: &str| match locked.of(module).is_empty() {
+        false => Some(true),
+        true => locked.complete.then_some(false),
+    };
+    Ok(values::needs(project.root(), files, frozen, &own, &provided)?)
+}
+
 /// Where reachability starts: imports, what the values are made of, what the replay saw, the runtime.
-fn roots(project: &Project, closure: &Closure, files: &FilesRecord, frozen: &[String]) -> Roots {
+fn roots(project: &Project, closure: &Closure, needs: Needs) -> Roots {
     let mut imports: Vec<(String, String)> = Vec::new();
     for import in closure.imports.iter().filter(|import| !import.optional) {
         imports.push((import.module.clone(), import.place.to_string()));
     }
-    // The runtime makes a table of the request with pandas, and loads joblib files with joblib.
+    // The runtime makes a table of the request with pandas, and what trained values name is imported with them.
     if let Request::Table(node) = &project.cut.request {
         let node = project.graph.node(*node);
         imports.push((
@@ -180,13 +199,7 @@ fn roots(project: &Project, closure: &Closure, files: &FilesRecord, frozen: &[St
             format!("the table `{}` of the request", node.name),
         ));
     }
-    for name in frozen {
-        if let Some(value) = files.values.get(name)
-            && value.format == "joblib"
-        {
-            imports.push(("joblib".to_owned(), format!("artifacts/{}", value.file)));
-        }
-    }
+    imports.extend(needs.others);
     let replayed = project
         .run
         .iter()

@@ -65,7 +65,7 @@ pub fn layers(
         "record of the run",
     )?);
     let settings = project.resolve(Half::Serving, &Overrides::from_process(None, Vec::new()))?;
-    let app = serving::app(project, &settings, &plan.files, None)?;
+    let app = serving::app(project, &settings, &plan.files, serving::openapi::of(project))?;
     let (shipped, _) = project.shipped(&plan.closure)?;
     let mut code = pipeline::code(&shipped)?;
     for (path, bytes) in render::files(&app, "artifacts") {

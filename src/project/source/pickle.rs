@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
-pub use allowed::{GlobalProblem, check_globals};
+pub use allowed::{GlobalProblem, check_globals, is_standard};
 use machine::Machine;
 use stream::{Input, Window};
 

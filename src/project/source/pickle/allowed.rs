@@ -10,10 +10,7 @@ use crate::project::source::stdlib;
 /// Modules and their names, in the order of the modules. `*` stands for every name of the module.
 const STANDARD: &[(&str, &str)] = &[
     ("_codecs", "encode"),
-    (
-        "_collections_abc",
-        "dict_items dict_keys dict_values",
-    ),
+    ("_collections_abc", "dict_items dict_keys dict_values"),
     ("_io", "BytesIO StringIO"),
     ("_operator", OPERATORS),
     ("_struct", "Struct"),
@@ -127,11 +124,12 @@ pub enum GlobalProblem {
     Main(Global),
 }
 
-/// Judges every name. `modules` are the project's own, by dotted name; `provided` says whether a locked distribution has a module.
+/// Judges every name. `modules` are the project's own, by dotted name; `provided` says whether a locked distribution has a module,
+/// and `None` where the lock does not know all modules.
 pub fn check_globals(
     facts: &PickleFacts,
     modules: &BTreeSet<String>,
-    provided: &dyn Fn(&str) -> bool,
+    provided: &dyn Fn(&str) -> Option<bool>,
 ) -> Vec<GlobalProblem> {
     let judged = facts
         .globals
@@ -143,17 +141,16 @@ pub fn check_globals(
 fn judge(
     global: &Global,
     modules: &BTreeSet<String>,
-    provided: &dyn Fn(&str) -> bool,
+    provided: &dyn Fn(&str) -> Option<bool>,
 ) -> Option<GlobalProblem> {
     let top = global.module.split('.').next().unwrap_or_default();
     let first = global.name.split('.').next().unwrap_or_default();
     if top == "__main__" || top == "__mp_main__" {
         return Some(GlobalProblem::Main(global.clone()));
     }
-    let is_own = modules
-        .iter()
-        .any(|module| module.split('.').next() == Some(top));
-    if !is_own && !provided(&global.module) && stdlib::is_standard(&global.module, None) {
+    let is_own = modules.iter().any(|module| module.split('.').next() == Some(top));
+    let is_provided = provided(&global.module);
+    if !is_own && is_standard(&global.module, is_provided) {
         return (!listed(STANDARD, global)).then(|| GlobalProblem::Forbidden(global.clone()));
     }
     let is_path = global.name.contains('.');
@@ -163,7 +160,12 @@ fn judge(
     if is_own {
         return (!modules.contains(&global.module)).then(|| GlobalProblem::NoModule(global.clone()));
     }
-    (!provided(&global.module)).then(|| GlobalProblem::Missing(global.clone()))
+    (is_provided == Some(false)).then(|| GlobalProblem::Missing(global.clone()))
+}
+
+/// Whether a module is the standard library's. A locked distribution may have one with an underscore in front, and no other.
+pub fn is_standard(module: &str, is_provided: Option<bool>) -> bool {
+    stdlib::is_standard(module, None) && !(module.starts_with('_') && is_provided == Some(true))
 }
 
 fn listed(list: &[(&str, &str)], global: &Global) -> bool {

@@ -192,7 +192,9 @@ impl Machine {
             }
             b'F' => {
                 let line = input.line()?;
-                let number = std::str::from_utf8(&line).ok().and_then(|text| text.trim().parse::<f64>().ok());
+                let number = std::str::from_utf8(&line)
+                    .ok()
+                    .and_then(|text| text.trim().parse::<f64>().ok());
                 number.ok_or_else(|| input.rule("a number is not one"))?;
                 self.stack.push(Value::Opaque);
             }
@@ -343,7 +345,9 @@ impl Machine {
                 let global = self.global(&module, &name, input, facts)?;
                 self.stack.push(Value::Global(global));
             }
-            0x82..=0x84 => return Err(input.rule("it uses the extension registry, whose names are not in the file")),
+            0x82..=0x84 => {
+                return Err(input.rule("it uses the extension registry, whose names are not in the file"));
+            }
             b'P' => {
                 input.line()?;
                 self.persistent(input)?;

@@ -160,19 +160,14 @@ impl<'a> Reader<'a, '_> {
                 Schema::Number(Limits::default())
             }
             ("numpy", "bool_" | "bool") => Schema::Boolean,
-            ("numpy", "integer" | "int8" | "int16" | "int32" | "int64") => {
-                Schema::Integer(Limits::default())
-            }
+            ("numpy", "integer" | "int8" | "int16" | "int32" | "int64") => Schema::Integer(Limits::default()),
             ("typing" | "typing_extensions", "Optional") => either([first(), Schema::Null]),
             ("typing" | "typing_extensions", "Union") => either(each()),
             ("typing" | "typing_extensions", "Literal") => {
                 let values: Option<Vec<Value>> = arguments.iter().map(|one| literal::json(one)).collect();
                 values.map_or(Schema::Any, Schema::Literal)
             }
-            (
-                "typing" | "typing_extensions",
-                "Required" | "NotRequired" | "ReadOnly" | "Final",
-            ) => first(),
+            ("typing" | "typing_extensions", "Required" | "NotRequired" | "ReadOnly" | "Final") => first(),
             ("typing" | "typing_extensions", "Annotated") => {
                 let mut limits = Limits::default();
                 for note in arguments.iter().skip(1) {
@@ -271,19 +266,22 @@ impl<'a> Reader<'a, '_> {
                 _ => {}
             }
         }
-        class.bases().iter().find_map(|base| match self.resolve(module, base)? {
-            Named::External(name) => match name.as_str() {
-                "typing.TypedDict" | "typing_extensions.TypedDict" => Some(RecordKind::TypedDict),
-                "pydantic.BaseModel" => Some(RecordKind::Pydantic),
-                _ => None,
-            },
-            // A dataclass' child is one only if it says so itself.
-            Named::Class(module, class) => self
-                .deeper()?
-                .kind(module, class)
-                .filter(|kind| *kind != RecordKind::Dataclass),
-            Named::Alias(..) => None,
-        })
+        class
+            .bases()
+            .iter()
+            .find_map(|base| match self.resolve(module, base)? {
+                Named::External(name) => match name.as_str() {
+                    "typing.TypedDict" | "typing_extensions.TypedDict" => Some(RecordKind::TypedDict),
+                    "pydantic.BaseModel" => Some(RecordKind::Pydantic),
+                    _ => None,
+                },
+                // A dataclass' child is one only if it says so itself.
+                Named::Class(module, class) => self
+                    .deeper()?
+                    .kind(module, class)
+                    .filter(|kind| *kind != RecordKind::Dataclass),
+                Named::Alias(..) => None,
+            })
     }
 
     /// The class's fields after its parents', a field of the same name in its parent's place.
@@ -534,9 +532,12 @@ fn limited(schema: Schema, limits: &Limits) -> Schema {
         Schema::Number(own) => Schema::Number(merged(own)),
         Schema::Text(own) => Schema::Text(merged(own)),
         Schema::List(items, own) => Schema::List(items, merged(own)),
-        Schema::Union(options) => {
-            Schema::Union(options.into_iter().map(|option| limited(option, limits)).collect())
-        }
+        Schema::Union(options) => Schema::Union(
+            options
+                .into_iter()
+                .map(|option| limited(option, limits))
+                .collect(),
+        ),
         other => other,
     }
 }

@@ -78,7 +78,9 @@ impl RequestSchema {
     /// One made-up record.
     pub fn example(&self) -> Map<String, Value> {
         let columns = self.columns.iter();
-        columns.map(|column| (column.name.clone(), column.made_up())).collect()
+        columns
+            .map(|column| (column.name.clone(), column.made_up()))
+            .collect()
     }
 }
 
@@ -95,7 +97,10 @@ impl Column {
 
     /// A value from statistics: what was recorded as the example, a category, the mean.
     pub fn made_up(&self) -> Value {
-        let recorded = self.example.iter().chain(self.categories.iter().flatten().take(1));
+        let recorded = self
+            .example
+            .iter()
+            .chain(self.categories.iter().flatten().take(1));
         let mut recorded = recorded.filter(|value| !value.is_null()).cloned();
         let value = recorded.next();
         match self.kind {

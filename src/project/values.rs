@@ -1,0 +1,88 @@
+//! What the trained values name: read from their bytes, which are never loaded.
+//!
+//! Takes files.json and the names of values. Gives the modules that loading them imports, with the file that needs each. It is read
+//! before anything ships, so that a class that nobody can import is found here and not at the first request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::record::FilesRecord;
+use super::source::pickle::{self, GlobalProblem, PickleError};
+
+/// The modules behind values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Modules of the project's package.
+    pub own: BTreeSet<String>,
+    /// Modules of others, with the first file that needs each: `artifacts/model.joblib`.
+    pub others: BTreeMap<String, String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ValueError {
+    #[error("artifacts/{file} cannot be opened")]
+    Open { file: String, source: io::Error },
+    #[error("artifacts/{file} is refused")]
+    Pickle { file: String, source: PickleError },
+    #[error("artifacts/{file} cannot be served: {}", list(problems))]
+    Names {
+        file: String,
+        problems: Vec<GlobalProblem>,
+    },
+}
+
+fn list(problems: &[GlobalProblem]) -> String {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// Reads `wanted` values of the project at `root`. `own` are the project's modules; `provided` says whether a locked distribution has
+/// a module, as far as the lock knows. A value that files.json does not list is left to whoever ships it.
+pub fn needs(
+    root: &Path,
+    files: &FilesRecord,
+    wanted: &[String],
+    own: &BTreeSet<String>,
+    provided: &dyn Fn(&str) -> Option<bool>,
+) -> Result<Needs, ValueError> {
+    let mut needs = Needs::default();
+    for record in wanted.iter().filter_map(|name| files.values.get(name)) {
+        let shown = format!("artifacts/{}", record.file);
+        let mut need = |module: &str| {
+            needs
+                .others
+                .entry(module.to_owned())
+                .or_insert_with(|| shown.clone());
+        };
+        match record.format.as_str() {
+            "json" => continue,
+            "pickle" => {}
+            // A framework's own file, and joblib's, needs the framework to be read.
+            framework => need(framework),
+        }
+        if !matches!(record.format.as_str(), "joblib" | "pickle" | "torch") {
+            continue;
+        }
+        let file = || record.file.clone();
+        let opened = File::open(root.join("artifacts").join(&record.file))
+            .map_err(|source| ValueError::Open { file: file(), source })?;
+        let facts = pickle::inspect(&opened).map_err(|source| ValueError::Pickle { file: file(), source })?;
+        let problems = pickle::check_globals(&facts, own, provided);
+        if !problems.is_empty() {
+            return Err(ValueError::Names {
+                file: file(),
+                problems,
+            });
+        }
+        for module in facts.modules() {
+            if own.contains(module) {
+                needs.own.insert(module.to_owned());
+            } else if !pickle::is_standard(module, provided(module)) {
+                need(module);
+            }
+        }
+    }
+    Ok(needs)
+}
