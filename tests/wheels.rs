@@ -244,6 +244,45 @@ fn two_wheels_with_one_path_are_refused_unless_they_agree() {
 }
 
 #[test]
+fn a_tree_becomes_a_zip_that_everybody_reads() {
+    use mlrails::tree::{PLAIN, Tree};
+    let mut tree = Tree::new();
+    let text = "from here import there\n".repeat(300);
+    tree.insert_file("pkg/__init__.py", text.clone(), PLAIN).unwrap();
+    tree.insert_file("pkg/caf\u{e9}.bin", vec![7u8; 3], 0o755)
+        .unwrap();
+    tree.insert_file("pkg/empty", Vec::new(), PLAIN).unwrap();
+    let bytes = tree.to_zip(Vec::new(), 0).unwrap();
+    assert_eq!(
+        bytes,
+        tree.to_zip(Vec::new(), 5).unwrap(),
+        "before 1980 there is no time"
+    );
+    assert_ne!(bytes, tree.to_zip(Vec::new(), 1_700_000_000).unwrap());
+    let members = mlrails::python::archive::members(&bytes[..]).unwrap();
+    let found: Vec<(&str, u64, u32)> = members
+        .iter()
+        .map(|member| (member.name.as_str(), member.size, member.mode))
+        .collect();
+    let expected = [
+        ("pkg/", 0, 0o040_755),
+        ("pkg/__init__.py", text.len() as u64, 0o100_644),
+        ("pkg/caf\u{e9}.bin", 3, 0o100_755),
+        ("pkg/empty", 0, 0o100_644),
+    ];
+    assert_eq!(found, expected);
+    let start = members[1].data_offset as usize;
+    let stream = &bytes[start..start + members[1].compressed_size as usize];
+    let mut content = String::new();
+    flate2::read::DeflateDecoder::new(stream)
+        .read_to_string(&mut content)
+        .unwrap();
+    assert!(stream.len() < 200 && content == text);
+    tree.insert_symlink("pkg/link", "__init__.py").unwrap();
+    assert!(tree.to_zip(Vec::new(), 0).is_err());
+}
+
+#[test]
 fn a_wheel_that_changed_in_the_cache_is_found_out() {
     use std::os::unix::fs::PermissionsExt;
     let (_folder, store) = store();

@@ -282,8 +282,13 @@ fn code_lengths(counts: &[u32], limit: usize) -> Vec<u8> {
         .filter(|(_, count)| **count > 0)
         .map(|(symbol, count)| (*count, symbol))
         .collect();
-    for symbol in 0..2 {
-        if symbols.len() < 2 && counts[symbol] == 0 {
+    let unused = counts
+        .iter()
+        .take(2)
+        .enumerate()
+        .filter(|(_, count)| **count == 0);
+    for (symbol, _) in unused {
+        if symbols.len() < 2 {
             symbols.push((1, symbol));
         }
     }

@@ -149,7 +149,7 @@ impl Member {
     fn central(&self, date: u16, time: u16, out: &mut Vec<u8>) {
         out.extend(b"PK\x01\x02");
         // Made by: Unix, so that the mode means something.
-        out.extend((3u16 << 8 | 20).to_le_bytes());
+        out.extend(((3u16 << 8) | 20).to_le_bytes());
         self.common(date, time, out);
         let extra = self.zip64(true);
         out.extend((extra.len() as u16).to_le_bytes());
@@ -174,7 +174,7 @@ fn end(count: u64, size: u64, offset: u64) -> Vec<u8> {
     if small_count == u16::MAX || short(size) == IN_ZIP64 || short(offset) == IN_ZIP64 {
         out.extend(b"PK\x06\x06");
         out.extend(44u64.to_le_bytes());
-        out.extend((3u16 << 8 | 45).to_le_bytes());
+        out.extend(((3u16 << 8) | 45).to_le_bytes());
         out.extend(45u16.to_le_bytes());
         out.extend([0; 8]);
         for value in [count, count, size, offset] {
@@ -197,7 +197,7 @@ fn end(count: u64, size: u64, offset: u64) -> Vec<u8> {
 
 /// MS-DOS date and time of `mtime` in UTC; 1980 is as early as they go.
 fn dos_time(mtime: u64) -> (u16, u16) {
-    let earliest = (0 << 9 | 1 << 5 | 1, 0);
+    let earliest = ((1 << 5) | 1, 0);
     let Ok(stamp) = jiff::Timestamp::from_second(i64::try_from(mtime).unwrap_or(0)) else {
         return earliest;
     };
@@ -208,9 +208,8 @@ fn dos_time(mtime: u64) -> (u16, u16) {
     if years > 127 {
         return earliest;
     }
-    let date = years << 9 | u16::from(at.month() as u8) << 5 | u16::from(at.day() as u8);
-    let time = u16::from(at.hour() as u8) << 11
-        | u16::from(at.minute() as u8) << 5
-        | u16::from(at.second() as u8) / 2;
+    let number = |value: i8| u16::from(value.unsigned_abs());
+    let date = (years << 9) | (number(at.month()) << 5) | number(at.day());
+    let time = (number(at.hour()) << 11) | (number(at.minute()) << 5) | (number(at.second()) / 2);
     (date, time)
 }

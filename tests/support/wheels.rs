@@ -79,7 +79,7 @@ pub fn zip(members: &[Member]) -> Vec<u8> {
         let head = |signature: &[u8], local: bool| {
             let mut head = signature.to_vec();
             if !local {
-                head.extend((3u16 << 8 | 20).to_le_bytes());
+                head.extend(((3u16 << 8) | 20).to_le_bytes());
             }
             let pick = |over: Option<u32>, value| if local { over.unwrap_or(value) } else { value };
             let method = if local { member.local_method } else { None }.unwrap_or(member.method);
@@ -127,7 +127,6 @@ pub struct MakeWheel {
     pub name: String,
     pub version: String,
     files: Vec<(String, Vec<u8>, u32)>,
-    metadata: String,
     about: String,
     record: Option<Edit<String>>,
     members: Option<Edit<Vec<Member>>>,
@@ -140,7 +139,6 @@ impl MakeWheel {
             name: name.to_owned(),
             version: version.to_owned(),
             files: Vec::new(),
-            metadata: String::new(),
             about: "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
                 .to_owned(),
             record: None,
@@ -164,12 +162,6 @@ impl MakeWheel {
     pub fn file_with_mode(mut self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> Self {
         self.files
             .push((path.to_owned(), content.as_ref().to_vec(), mode));
-        self
-    }
-
-    /// Lines for METADATA: `Requires-Dist: x`.
-    pub fn metadata(mut self, lines: &str) -> Self {
-        self.metadata = format!("{}\n", lines.trim_end());
         self
     }
 
@@ -204,8 +196,8 @@ impl MakeWheel {
     pub fn build(&self) -> Vec<u8> {
         let dist_info = self.dist_info();
         let metadata = format!(
-            "Metadata-Version: 2.1\nName: {}\nVersion: {}\n{}",
-            self.name, self.version, self.metadata
+            "Metadata-Version: 2.1\nName: {}\nVersion: {}\n",
+            self.name, self.version
         );
         let mut files = self.files.clone();
         files.push((format!("{dist_info}/METADATA"), metadata.into_bytes(), 0o100_644));
