@@ -232,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn the_bits_are_what_they_were() {
+        // Layers are known by digest: another output needs another `recipe::LAYOUT`.
+        let mut bytes = noise(70_000, 1);
+        bytes.extend(b"import os\nimport sys\n".repeat(5000));
+        bytes.extend((0..90_000u32).map(|number| ((number.wrapping_mul(number) >> 7) & 15) as u8));
+        let digest = crate::digest::Digest::of(&compress(&bytes));
+        assert_eq!(digest.hex()[..16], *"0d1607b2a1f1bfa1");
+    }
+
+    #[test]
     fn a_flush_forgets() {
         let mut out = BitWriter::default();
         let mut encoder = Encoder::new();

@@ -324,9 +324,7 @@ fn real_wheels_are_accepted_and_come_out_whole() {
         .iter()
         .map(|wheel| Ingredients::new(PYTHON, vec![wheel]))
         .collect();
-    let started = std::time::Instant::now();
     let layers = layers_from_wheels(&store, &recipes, &Silent).unwrap();
-    let took = started.elapsed();
     for (layer, wheel) in layers.iter().zip(&opened) {
         let found: BTreeMap<String, Digest> = contents(layer)
             .into_iter()
@@ -344,10 +342,4 @@ fn real_wheels_are_accepted_and_come_out_whole() {
         let entry = wheel.entries.last().unwrap();
         wheel::read_entry(&file, entry, &mut |_| Ok(())).unwrap();
     }
-    let size: u64 = opened.iter().map(|wheel| wheel.size).sum();
-    println!(
-        "{} wheels, {} MB, layers in {took:?}",
-        opened.len(),
-        size / 1_000_000
-    );
 }
