@@ -13,6 +13,7 @@ mod hostile_wheels;
 mod pickle;
 mod schema;
 mod splice;
+mod run;
 mod support;
 mod sync;
 mod wheels;

@@ -15,11 +15,15 @@ use super::worker::{Failed, Stop};
 use super::{RunError, Scratch};
 use crate::project::Project;
 use crate::project::record::{FilesRecord, RunRecord};
+use crate::project::source::cut::Request;
 use crate::project::source::stdlib::is_standard;
 use crate::reporter::Reporter;
 
 /// More distributions than this that reading the code does not show are not found out one by one.
 const MOST_ATTEMPTS: usize = 20;
+
+/// What the rows of a request become a table with.
+const TABLES: &str = "pandas";
 
 /// What the replay after training found.
 #[derive(Debug, Deserialize)]
@@ -33,7 +37,7 @@ pub struct Proof {
     /// Modules that the replay loaded from source: top-level package to the rest of their names.
     #[serde(default)]
     pub loaded: BTreeMap<String, String>,
-    /// Third-party modules that the values' pickles name.
+    /// Third-party modules that the values' pickles name, and what makes a table of the request.
     #[serde(default)]
     pub pickled: BTreeSet<String>,
     /// Modules that only the replay showed to be needed.
@@ -69,6 +73,9 @@ pub fn prove(
         one(python, scratch, command, reporter, stop)
     })?;
     proof.pickled = pickled;
+    if matches!(project.cut.request, Request::Table(_)) {
+        proof.pickled.insert(TABLES.to_owned());
+    }
     proof.added = added;
     Ok(proof)
 }
@@ -99,7 +106,7 @@ pub fn again(
     Ok(again)
 }
 
-/// Third-party modules that the serving half is seen to import; the request's table needs pandas.
+/// Third-party modules that the serving half is seen to need.
 fn reached(project: &Project, own: &BTreeSet<String>) -> BTreeSet<String> {
     let own: Vec<String> = own.iter().cloned().collect();
     let closure = project.closure(&own);
@@ -108,7 +115,9 @@ fn reached(project: &Project, own: &BTreeSet<String>) -> BTreeSet<String> {
         .iter()
         .map(|import| import.module.clone())
         .collect();
-    modules.insert("pandas".to_owned());
+    if matches!(project.cut.request, Request::Table(_)) {
+        modules.insert(TABLES.to_owned());
+    }
     modules
 }
 

@@ -100,7 +100,7 @@ fn skew(failure: Failure, failed: &Failed) -> Failure {
     };
     if !inputs.is_empty() {
         text.push_str(&format!(
-            "  it depends on {}, which are the same in both\n",
+            "  it depends on {}: the same in both\n",
             inputs.join(", ")
         ));
     }

@@ -53,7 +53,8 @@ def _summary(error):
 def _frames(error, root):
     hidden = []
     for frame in traceback.extract_tb(error.__traceback__):
-        path = os.path.abspath(frame.filename)
+        # A relative name is of compiled code, and relative to where that was compiled.
+        path = frame.filename
         own = path.startswith(root) and not os.path.relpath(path, root).startswith((".venv", ".mlrails"))
         if own:
             yield from _skipped(hidden)
@@ -78,4 +79,6 @@ def _package(path):
         _, found, rest = path.partition(f"{os.sep}{folder}{os.sep}")
         if found:
             return rest.split(os.sep)[0].removesuffix(".py")
+    if not os.path.isabs(path) and not path.startswith("<"):
+        return path.split(os.sep)[0]
     return "Python"

@@ -85,7 +85,8 @@ def column(value, name):
 def describe(value, name):
     """A column of the training data: type, dtype, whether values are missing, statistics, an example that is nobody's."""
     entry = _describe_series(value[name], name) if is_frame(value) else _describe_cells(value, name)
-    entry["required"] = not (entry["nullable"] or entry.pop("absent", False))
+    absent = entry.pop("absent", False)
+    entry["required"] = not (entry["nullable"] or absent)
     return entry
 
 
@@ -197,7 +198,9 @@ def _array(column, values):
     if dtype == "category":
         return pandas.Categorical(values, categories=column.get("categories"))
     if dtype.startswith("datetime64"):
-        return pandas.Series(pandas.to_datetime(values), dtype=dtype)
+        # A column's zone is in its dtype; the times of a record carry offsets, which may differ within one zone.
+        times = pandas.to_datetime(values, format="ISO8601", utc=True if "," in dtype else None)
+        return pandas.Series(times).astype(dtype)
     if dtype == "object":
         blank = math.nan if column.get("missing") == "nan" else None
         array = numpy.empty(len(values), dtype=object)
