@@ -128,7 +128,7 @@ fn one<T: DeserializeOwned>(
     command: &Value,
     reporter: &dyn Reporter,
     stop: &Stop,
-) -> Result<Result<T, Failed>, RunError> {
+) -> Result<Result<T, Box<Failed>>, RunError> {
     Pool::new(python, scratch, reporter, stop).ask(command)
 }
 
@@ -136,10 +136,10 @@ fn one<T: DeserializeOwned>(
 fn attempts<T>(
     mut command: Value,
     mut allow: BTreeSet<String>,
-    mut replay: impl FnMut(&Value) -> Result<Result<T, Failed>, RunError>,
+    mut replay: impl FnMut(&Value) -> Result<Result<T, Box<Failed>>, RunError>,
 ) -> Result<(T, Vec<String>), RunError> {
     let mut added: Vec<String> = Vec::new();
-    let mut first: Option<Failed> = None;
+    let mut first: Option<Box<Failed>> = None;
     for _ in 0..MOST_ATTEMPTS {
         command["allow"] = json!(allow);
         let failed = match replay(&command)? {
@@ -171,7 +171,7 @@ fn attempts<T>(
     Err(told(first.unwrap_or_default()))
 }
 
-fn told(failed: Failed) -> RunError {
+fn told(failed: Box<Failed>) -> RunError {
     match failed.kind.as_str() {
         "skew" => RunError::Skew { failed },
         "not_reloaded" => RunError::NotReloaded { failed },
@@ -183,17 +183,17 @@ fn told(failed: Failed) -> RunError {
 mod tests {
     use super::*;
 
-    fn failed(kind: &str, missing: Option<&str>, hidden: &[&str]) -> Failed {
-        Failed {
+    fn failed(kind: &str, missing: Option<&str>, hidden: &[&str]) -> Box<Failed> {
+        Box::new(Failed {
             kind: kind.to_owned(),
             missing_module: missing.map(str::to_owned),
             hidden: hidden.iter().map(|module| (*module).to_owned()).collect(),
             ..Failed::default()
-        }
+        })
     }
 
     /// The replay as a function of what is allowed.
-    fn run(replay: impl Fn(&[&str]) -> Result<(), Failed>) -> Result<Vec<String>, RunError> {
+    fn run(replay: impl Fn(&[&str]) -> Result<(), Box<Failed>>) -> Result<Vec<String>, RunError> {
         attempts(json!({}), BTreeSet::new(), |command| {
             let allow: Vec<&str> = command["allow"]
                 .as_array()

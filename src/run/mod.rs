@@ -88,20 +88,20 @@ pub enum RunError {
     Died { node: String, status: String },
     /// A node raised, or gave something that cannot be used.
     #[error("`{node}` failed: {failed}")]
-    Node { node: String, failed: Failed },
+    Node { node: String, failed: Box<Failed> },
     /// Saving what was learned failed.
     #[error("a frozen value cannot be saved: {failed}")]
-    Freeze { failed: Failed },
+    Freeze { failed: Box<Failed> },
     #[error("golden rows cannot be taken: {failed}")]
-    Golden { failed: Failed },
+    Golden { failed: Box<Failed> },
     /// Loading or replaying in the fresh process failed.
     #[error("the serving half cannot be replayed: {failed}")]
-    Replay { failed: Failed },
+    Replay { failed: Box<Failed> },
     /// The serving half answers differently from training.
     #[error("{failed}")]
-    Skew { failed: Failed },
+    Skew { failed: Box<Failed> },
     #[error("{failed}")]
-    NotReloaded { failed: Failed },
+    NotReloaded { failed: Box<Failed> },
     #[error("`{node}` needs a value for `:{parameter}`")]
     NoValue { node: String, parameter: String },
     #[error("{what}")]

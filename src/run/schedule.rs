@@ -177,7 +177,7 @@ impl<'a> Pool<'a> {
     }
 
     /// One command to one worker that has nothing else to do, and its answer.
-    pub fn ask<T: DeserializeOwned>(&mut self, command: &Value) -> Result<Result<T, Failed>, RunError> {
+    pub fn ask<T: DeserializeOwned>(&mut self, command: &Value) -> Result<Result<T, Box<Failed>>, RunError> {
         let Some(worker) = self.idle(&BTreeMap::new(), 1)? else {
             return Err(RunError::Stopped);
         };

@@ -77,7 +77,7 @@ impl fmt::Display for Failed {
 #[derive(Debug)]
 pub enum Event {
     Done(Value),
-    Failed(Failed),
+    Failed(Box<Failed>),
     /// A line that a node or a library printed.
     Said(String),
     Ended,
@@ -87,7 +87,7 @@ pub enum Event {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Ok(Value),
-    Failed(Failed),
+    Failed(Box<Failed>),
 }
 
 #[derive(Debug)]
