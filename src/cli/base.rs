@@ -6,6 +6,7 @@ use crate::lock::Lock;
 use crate::lock::base::Base;
 use crate::project::Manifest;
 use crate::python::target::Platform;
+use crate::targets::buildpack::{self, Additions, Facts};
 use crate::targets::{BaseChoice, Targets};
 
 /// Whether the locked base is reused.
@@ -67,21 +68,40 @@ pub fn attach(
     upgrade: Upgrade,
 ) -> Result<(), Failure> {
     let locked = lock.mlrails.base.as_ref().map(Base::from_table).transpose()?;
-    let packages = packages(manifest);
+    let packages = packages(manifest)?;
     let base = base(session, manifest, targets, locked.as_ref(), &packages, upgrade)?;
     lock.mlrails.base = Some(base.to_table()?);
     Ok(())
 }
 
-/// The Debian packages that the project names besides what every base has.
-pub fn packages(manifest: &Manifest) -> Vec<String> {
-    manifest
-        .config
-        .image
-        .packages
-        .iter()
-        .map(|package| package.value.clone())
-        .collect()
+/// The Debian packages that the project and its buildpacks name besides what every base has.
+pub fn packages(manifest: &Manifest) -> Result<Vec<String>, Failure> {
+    let mut names = additions(manifest)?.debian;
+    let named = manifest.config.image.packages.iter();
+    names.extend(named.map(|package| package.value.clone()));
+    Ok(names.into_iter().collect())
+}
+
+/// What buildpacks add for what is declared.
+pub fn additions(manifest: &Manifest) -> Result<Additions, Failure> {
+    let declared = manifest.pyproject.dependencies.iter();
+    let facts = Facts {
+        distributions: declared
+            .map(|declared| declared.requirement.name.clone())
+            .collect(),
+        has_entry: manifest.config.serve.entry.is_some(),
+        root: Some(&manifest.root),
+        ..Facts::default()
+    };
+    applying(manifest, &facts)
+}
+
+/// What the buildpacks that apply to `facts` add, the project's own folder of them included.
+pub fn applying(manifest: &Manifest, facts: &Facts<'_>) -> Result<Additions, Failure> {
+    let own = manifest.config.image.buildpacks.as_ref();
+    let folder = own.map(|folder| manifest.root.join(&folder.value));
+    let all = buildpack::all(folder.as_deref())?;
+    Ok(buildpack::merge(&buildpack::detect(&all, facts))?)
 }
 
 /// Where Debian packages come from for this project.

@@ -296,10 +296,12 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
             ))
             .hint("give the group in pyproject.toml another name"));
         }
-        let list = REQUIREMENTS
+        let mut list = REQUIREMENTS
             .iter()
             .map(|text| requirement::parse(text).map_err(|error| Failure::new(error.to_string())))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let added = base::additions(manifest)?.requirements;
+        list.extend(added.into_iter().map(|(requirement, _)| requirement));
         inputs.groups.insert(group, list);
     }
     Ok(inputs)

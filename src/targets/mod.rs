@@ -2,6 +2,8 @@
 //!
 //! Takes what the project says; decides, and resolves nothing. One Python minor serves training and serving alike.
 
+pub mod buildpack;
+
 use uv_pep440::Version;
 
 use crate::debian::closure::{RELEASES, Release};

@@ -1,7 +1,5 @@
 //! What an image is decided from: freshness, the lock, and the plan for one platform.
 
-use std::collections::BTreeMap;
-
 use super::{Args, Failure, Session, base};
 use crate::lock::base::Base;
 use crate::lock::{FILE_NAME, Lock};
@@ -14,6 +12,7 @@ use crate::project::values::{self, Needs};
 use crate::project::{Mistakes, Project, record};
 use crate::python::target::Platform;
 use crate::serving::runtime::REQUIREMENTS;
+use crate::targets::buildpack::Facts;
 use crate::targets::{self, Asked, Targets};
 
 /// Everything that is decided for one platform.
@@ -86,7 +85,8 @@ pub fn locked(
 ) -> Result<Lock, Failure> {
     let mut lock = super::super::lock::current(&project.manifest)?;
     let locked = lock.mlrails.base.as_ref().map(Base::from_table).transpose()?;
-    if locked.is_some_and(|locked| base::fits(&locked, targets, &base::packages(&project.manifest))) {
+    let packages = base::packages(&project.manifest)?;
+    if locked.is_some_and(|locked| base::fits(&locked, targets, &packages)) {
         return Ok(lock);
     }
     if frozen {
@@ -127,9 +127,25 @@ pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, 
     let needs = needs(project, lock, &files, &frozen)?;
     let own: Vec<String> = needs.own.iter().cloned().collect();
     let closure = project.closure(&own);
-    let roots = roots(project, &closure, needs);
+    let mut roots = roots(project, &closure, needs);
+    for (requirement, name) in base::additions(&project.manifest)?.requirements {
+        roots.added.push((requirement.name, Reason::Buildpack { name }));
+    }
     let production = production(lock, &target, &roots)?;
-    let launch = Launch::serving(&BTreeMap::new());
+    let facts = Facts {
+        distributions: production
+            .included
+            .iter()
+            .map(|one| one.package.name.clone())
+            .collect(),
+        formats: frozen
+            .iter()
+            .filter_map(|name| Some(files.values.get(name)?.format.clone()))
+            .collect(),
+        has_entry: project.manifest.config.serve.entry.is_some(),
+        root: Some(project.root()),
+    };
+    let launch = Launch::serving(&base::applying(&project.manifest, &facts)?.environment);
     Ok(Plan {
         platform,
         base,
