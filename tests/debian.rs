@@ -284,6 +284,37 @@ async fn the_real_archive_gives_a_base_whose_interpreter_compiles() {
     );
     assert!(text(&rootfs, "usr/lib/os-release").contains("VERSION_CODENAME=bookworm"));
     bytecode_does_not_depend_on_order(&machine.store, &base);
+    the_standard_library_is_compiled(&machine.store, &base);
+}
+
+/// Compiled once, the standard library is not even unpacked again.
+fn the_standard_library_is_compiled(store: &Store, base: &Debian) {
+    use mlrails::layers::bytecode::{self, Bytecode};
+    let compile = || {
+        let unit = bytecode::standard_library(store, base).unwrap();
+        match bytecode::compile(store, base, &[unit], &Silent).unwrap() {
+            Bytecode::Made(files) => Some(files),
+            Bytecode::Impossible(_) => None,
+        }
+    };
+    let Some(files) = compile() else {
+        return;
+    };
+    assert!(files.contains_key("usr/lib/python3.11/json/__pycache__/decoder.cpython-311.pyc"));
+    assert!(files.len() > 400, "{}", files.len());
+    assert!(
+        !files.keys().any(|path| path.contains("_sysconfigdata_")),
+        "differs by platform"
+    );
+    for deb in &base.packages["linux/amd64"] {
+        store.discard(&deb.digest).unwrap();
+    }
+    assert_eq!(compile().unwrap(), files);
+    let tree = bytecode::tree(&files).unwrap();
+    assert!(tree.len() > files.len());
+    let key = |rule: &str| bytecode::layer_key(base, &[], rule).unwrap();
+    assert_eq!(key("all"), key("all"));
+    assert_ne!(key("all"), key("none"));
 }
 
 fn bytecode_does_not_depend_on_order(store: &Store, base: &Debian) {

@@ -215,28 +215,32 @@ pub async fn resolve(
 struct Facts {
     python: String,
     glibc: String,
+    /// Of the sources that both were built from, with all of Debian's patches.
+    sources: [String; 2],
 }
 
 impl Facts {
     fn of(release: &Release, debs: &[Deb]) -> Result<Self, DebianError> {
-        let upstream = |name: &str| {
+        let version = |name: &str| {
             debs.iter()
                 .find(|deb| deb.name == name)
-                .map(|deb| version::upstream(&deb.version).to_owned())
+                .map(|deb| deb.version.as_str())
                 .ok_or_else(|| RootfsError::Missing(name.to_owned()))
         };
         let (major, minor) = release.python;
+        let python = version(&format!("python{major}.{minor}-minimal"))?;
+        let glibc = version("libc6")?;
         Ok(Self {
-            python: upstream(&format!("python{major}.{minor}-minimal"))?,
-            glibc: upstream("libc6")?,
+            python: version::upstream(python).to_owned(),
+            glibc: version::upstream(glibc).to_owned(),
+            sources: [python, glibc].map(|version| version::source(version).to_owned()),
         })
     }
 
+    /// One platform's interpreter compiles for all, and one lock serves all: they must be of the same source.
     fn agrees(&self, platform: &str, other: &Self, other_platform: &str) -> Result<(), DebianError> {
-        for (what, one, other) in [
-            ("Python", &self.python, &other.python),
-            ("the C library", &self.glibc, &other.glibc),
-        ] {
+        for (index, what) in ["Python", "the C library"].into_iter().enumerate() {
+            let (one, other) = (&self.sources[index], &other.sources[index]);
             if one != other {
                 return Err(DebianError::Disagree {
                     what,

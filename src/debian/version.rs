@@ -22,6 +22,16 @@ pub fn upstream(version: &str) -> &str {
     version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
 }
 
+/// The version of the source that a package was built from: without the `+b1` of a rebuild on one architecture.
+pub fn source(version: &str) -> &str {
+    match version.rsplit_once("+b") {
+        Some((source, count)) if !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()) => {
+            source
+        }
+        _ => version,
+    }
+}
+
 fn epoch(version: &str) -> (u64, &str) {
     match version.split_once(':') {
         Some((epoch, rest)) => (epoch.parse().unwrap_or(0), rest),
@@ -114,5 +124,7 @@ mod tests {
         assert_eq!(upstream("2.36-9+deb12u14"), "2.36");
         assert_eq!(upstream("1:1.2.13.dfsg-1"), "1.2.13.dfsg");
         assert_eq!(upstream("3.11.2-6+deb12u9"), "3.11.2");
+        assert_eq!(source("3.11.2-6+deb12u9+b2"), "3.11.2-6+deb12u9");
+        assert_eq!(source("1.0+beta"), "1.0+beta");
     }
 }

@@ -25,6 +25,7 @@ use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
 use crate::reporter::{Reporter, Unit as Counted};
 use crate::store::{Store, StoreError};
+use crate::tree::{Tree, TreeError};
 
 const SCRIPT: &str = include_str!("../../templates/bytecode/compile.py");
 
@@ -84,19 +85,10 @@ pub fn compile(
     units: &[Unit<'_>],
     reporter: &dyn Reporter,
 ) -> Result<Bytecode, BytecodeError> {
-    let Some(debs) = base.packages.get(PLATFORM) else {
+    let Some(interpreter) = interpreter(base) else {
         return Ok(Bytecode::Impossible(format!(
             "the base is locked without {PLATFORM}, whose interpreter compiles"
         )));
-    };
-    let interpreter = {
-        let mut hasher = Hasher::new();
-        hasher.update(SCRIPT.as_bytes());
-        hasher.update(&debian::rootfs::LAYOUT.to_le_bytes());
-        for deb in debs {
-            hasher.update(deb.digest.bytes());
-        }
-        hasher.finish()
     };
     let tag = format!("cpython-{}", base.python_minor().replace('.', ""));
     let mut made: BTreeMap<String, Bytes> = BTreeMap::new();
@@ -161,31 +153,85 @@ pub fn compile(
     Ok(Bytecode::Made(made))
 }
 
-/// The base's own standard library as a unit: Debian compiles it when packages are installed, which never happens here.
-pub fn standard_library<'a>(base: &Debian, rootfs: &'a Rootfs) -> Unit<'a> {
-    let folder = format!("{}/", base.stdlib().trim_start_matches('/'));
+/// All that bytecode follows from besides the modules; none where the base has no interpreter for [`PLATFORM`].
+fn interpreter(base: &Debian) -> Option<Digest> {
     let mut hasher = Hasher::new();
-    let paths = rootfs
-        .entries
-        .iter()
-        .filter(|(path, _)| path.starts_with(&folder) && path.ends_with(".py"))
-        .filter_map(|(path, node)| match node {
-            Node::File { content, .. } => {
-                hasher.update(Digest::of(content).bytes());
-                Some(format!("/{path}"))
-            }
-            _ => None,
-        })
-        .collect();
-    Unit {
-        what: format!("the standard library of Python {}", base.python),
-        digest: hasher.finish(),
-        paths,
-        read: Box::new(|path| match rootfs.entries.get(path.trim_start_matches('/')) {
-            Some(Node::File { content, .. }) => Ok(content.clone()),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        }),
+    hasher.update(SCRIPT.as_bytes());
+    hasher.update(&debian::rootfs::LAYOUT.to_le_bytes());
+    for deb in base.packages.get(PLATFORM)? {
+        hasher.update(deb.digest.bytes());
     }
+    Some(hasher.finish())
+}
+
+/// The key of a bytecode layer, known without any wheel's bytes: of the wheels with these digests, those modules that `rule`
+/// names (its name and version; it must follow from the wheel alone). None where there can be no bytecode.
+pub fn layer_key(base: &Debian, wheels: &[Digest], rule: &str) -> Option<Digest> {
+    let mut hasher = Hasher::new();
+    hasher.update(b"bytecode layer 1\0");
+    hasher.update(interpreter(base)?.bytes());
+    hasher.update(rule.as_bytes());
+    for wheel in wheels {
+        hasher.update(wheel.bytes());
+    }
+    Some(hasher.finish())
+}
+
+/// Files as a tree, for a layer.
+pub fn tree(files: &BTreeMap<String, Bytes>) -> Result<Tree, TreeError> {
+    let mut tree = Tree::new();
+    for (path, bytecode) in files {
+        tree.insert_file(path, bytecode.clone(), 0o644)?;
+    }
+    Ok(tree)
+}
+
+/// The base's own standard library as a unit: Debian compiles it when packages are installed, which never happens here. It is
+/// the same for every platform; the base's packages for [`PLATFORM`] must be in the store.
+pub fn standard_library<'a>(store: &'a Store, base: &'a Debian) -> Result<Unit<'a>, BytecodeError> {
+    let digest = interpreter(base).ok_or_else(|| DebianError::NotLocked(PLATFORM.to_owned()))?;
+    let key = format!("standard library {digest}");
+    // The base is unpacked only if its modules were not compiled yet.
+    let unpacked: Mutex<Option<Rootfs>> = Mutex::new(None);
+    let paths = match store.record::<Vec<String>>("bytecode", &key) {
+        Some(paths) => paths,
+        None => {
+            let rootfs = debian::rootfs(store, base, PLATFORM)?;
+            let folder = format!("{}/", base.stdlib().trim_start_matches('/'));
+            let paths: Vec<String> = rootfs
+                .entries
+                .keys()
+                .filter(|path| path.strip_prefix(&folder).is_some_and(is_common_module))
+                .map(|path| format!("/{path}"))
+                .collect();
+            store.keep_record("bytecode", &key, &paths)?;
+            *lock(&unpacked) = Some(rootfs);
+            paths
+        }
+    };
+    Ok(Unit {
+        what: format!("the standard library of Python {}", base.python),
+        digest,
+        paths,
+        read: Box::new(move |path| {
+            let mut rootfs = lock(&unpacked);
+            if rootfs.is_none() {
+                *rootfs = Some(debian::rootfs(store, base, PLATFORM).map_err(io::Error::other)?);
+            }
+            match rootfs
+                .as_ref()
+                .and_then(|rootfs| rootfs.entries.get(path.trim_start_matches('/')))
+            {
+                Some(Node::File { content, .. }) => Ok(content.clone()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            }
+        }),
+    })
+}
+
+/// Whether every platform's standard library has this module: all but how each one was built.
+fn is_common_module(path: &str) -> bool {
+    path.ends_with(".py") && !path.starts_with("_sysconfigdata_")
 }
 
 /// `/a/b.py` → `a/__pycache__/b.cpython-311.pyc` (PEP 3147).
