@@ -25,7 +25,6 @@ use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
 use crate::reporter::{Reporter, Unit as Counted};
 use crate::store::{Store, StoreError};
-use crate::tree::{Tree, TreeError};
 
 const SCRIPT: &str = include_str!("../../templates/bytecode/compile.py");
 
@@ -153,8 +152,9 @@ pub fn compile(
     Ok(Bytecode::Made(made))
 }
 
-/// All that bytecode follows from besides the modules; none where the base has no interpreter for [`PLATFORM`].
-fn interpreter(base: &Debian) -> Option<Digest> {
+/// All that bytecode follows from besides the modules: this script and the base's interpreter. None where the base is locked
+/// without [`PLATFORM`].
+pub fn interpreter(base: &Debian) -> Option<Digest> {
     let mut hasher = Hasher::new();
     hasher.update(SCRIPT.as_bytes());
     hasher.update(&debian::rootfs::LAYOUT.to_le_bytes());
@@ -162,28 +162,6 @@ fn interpreter(base: &Debian) -> Option<Digest> {
         hasher.update(deb.digest.bytes());
     }
     Some(hasher.finish())
-}
-
-/// The key of a bytecode layer, known without any wheel's bytes: of the wheels with these digests, those modules that `rule`
-/// names (its name and version; it must follow from the wheel alone). None where there can be no bytecode.
-pub fn layer_key(base: &Debian, wheels: &[Digest], rule: &str) -> Option<Digest> {
-    let mut hasher = Hasher::new();
-    hasher.update(b"bytecode layer 1\0");
-    hasher.update(interpreter(base)?.bytes());
-    hasher.update(rule.as_bytes());
-    for wheel in wheels {
-        hasher.update(wheel.bytes());
-    }
-    Some(hasher.finish())
-}
-
-/// Files as a tree, for a layer.
-pub fn tree(files: &BTreeMap<String, Bytes>) -> Result<Tree, TreeError> {
-    let mut tree = Tree::new();
-    for (path, bytecode) in files {
-        tree.insert_file(path, bytecode.clone(), 0o644)?;
-    }
-    Ok(tree)
 }
 
 /// The base's own standard library as a unit: Debian compiles it when packages are installed, which never happens here. It is

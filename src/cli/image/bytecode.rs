@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::decide::Plan;
 use super::{Failure, Session};
 use crate::cli::{base as locked_base, fetch};
-use crate::debian::{self, Rootfs};
+use crate::debian;
 use crate::digest::{Digest, Hasher};
-use crate::layers::bytecode::{Bytecode, PLATFORM, Unit, compile, standard_library};
+use crate::layers::bytecode::{Bytecode, PLATFORM, Unit, compile, interpreter, standard_library};
 use crate::layers::recipe::{LAYOUT, PREFIX};
 use crate::layers::{self, MadeLayer, install, keyed_layer};
 use crate::lock::base::{Base, Debian};
@@ -17,6 +17,7 @@ use crate::project::Project;
 use crate::python::target::PythonVersion;
 use crate::python::wheel::Wheel;
 use crate::serving::runtime;
+use crate::store::Store;
 use crate::tree::{PLAIN, Tree};
 
 /// The bytecode layer, or none where it cannot be made; `None` is said, not an error.
@@ -29,15 +30,15 @@ pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option
     };
     let (store, python) = (session.store()?, plan.production.target.python.minor_only());
     let wanted = Wanted::of(project);
-    let key = key(base, plan, &wanted);
-    if let Some(layer) = layers::stored_layer(&store, &key) {
-        return Ok(Some(layer));
-    }
-    if !base.packages.contains_key(PLATFORM) {
+    let Some(interpreter) = interpreter(base) else {
         session
             .printer()
             .say("no bytecode layer: the lock's base has no linux/amd64, whose interpreter compiles");
         return Ok(None);
+    };
+    let key = key(interpreter, plan, &wanted);
+    if let Some(layer) = layers::stored_layer(&store, &key) {
+        return Ok(Some(layer));
     }
     let archive = locked_base::archive(&project.manifest)?;
     let (client, reporter) = (session.client(&[])?, session.reporter());
@@ -49,7 +50,6 @@ pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option
         PLATFORM,
         &*reporter,
     ))??;
-    let rootfs = debian::rootfs(&store, base, PLATFORM)?;
     let files: Vec<_> = plan.production.included.iter().map(|one| &one.wheel).collect();
     fetch::files(&project.manifest, &files, session)?;
     let opened = files
@@ -60,7 +60,7 @@ pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option
             Ok((wheel, source))
         })
         .collect::<Result<Vec<_>, layers::LayerError>>()?;
-    let mut units = vec![library(base, &rootfs, &wanted), own_runtime(python)];
+    let mut units = vec![library(&store, base, &wanted)?, own_runtime(python)];
     for (wheel, source) in &opened {
         units.extend(wheel_unit(wheel, source, python, &wanted)?);
     }
@@ -114,12 +114,10 @@ impl Wanted {
 /// What is under the server is loaded by every image, and by no replay.
 const SERVER: [&str; 2] = ["granian", "msgspec"];
 
-fn key(base: &Debian, plan: &Plan, wanted: &Wanted) -> Digest {
+fn key(interpreter: Digest, plan: &Plan, wanted: &Wanted) -> Digest {
     let mut hasher = Hasher::new();
     hasher.update(format!("bytecode {LAYOUT} {PREFIX} {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
-    for deb in base.packages.get(PLATFORM).into_iter().flatten() {
-        hasher.update(deb.digest.bytes());
-    }
+    hasher.update(interpreter.bytes());
     for one in &plan.production.included {
         hasher.update(one.wheel.digest.bytes());
     }
@@ -132,8 +130,8 @@ fn key(base: &Debian, plan: &Plan, wanted: &Wanted) -> Digest {
     hasher.finish()
 }
 
-fn library<'a>(base: &'a Debian, rootfs: &'a Rootfs, wanted: &Wanted) -> Unit<'a> {
-    let mut unit = standard_library(base, rootfs);
+fn library<'a>(store: &'a Store, base: &'a Debian, wanted: &Wanted) -> Result<Unit<'a>, Failure> {
+    let mut unit = standard_library(store, base)?;
     let folder = format!("{}/", base.stdlib());
     // What the server imports of it is not in the replay's list; these packages are what it is made of.
     let of_server = [
@@ -152,7 +150,7 @@ fn library<'a>(base: &'a Debian, rootfs: &'a Rootfs, wanted: &Wanted) -> Unit<'a
         let top = below.split('/').next().unwrap_or(below);
         wanted.has(below) || of_server.contains(&top) || !below.contains('/')
     });
-    unit
+    Ok(unit)
 }
 
 fn own_runtime(python: PythonVersion) -> Unit<'static> {
