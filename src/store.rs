@@ -103,7 +103,7 @@ impl Store {
     /// The blob's size if it is here. Says nothing of its content: whoever reads it verifies it.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         let data = fs::symlink_metadata(self.blob_path(digest)).ok()?;
-        data.is_file().then(|| data.len())
+        data.is_file().then_some(data.len())
     }
 
     /// A blob's file, verified by hashing all of it; `None` if it is not here. One whose content is wrong is removed

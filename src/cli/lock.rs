@@ -363,11 +363,11 @@ fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
 /// The C library of the oldest base that is assembled: what its wheels need, every later base has.
 const GLIBC: Libc = Libc::Glibc { major: 2, minor: 36 };
 
+/// The production platforms with their C libraries, and the Python minor if one is named.
+type Production = (Vec<(Platform, Libc)>, Option<PythonVersion>);
+
 /// The production platforms, and the Python minor where the project or the command line names one.
-fn production(
-    manifest: &Manifest,
-    args: &Args,
-) -> Result<(Vec<(Platform, Libc)>, Option<PythonVersion>), Failure> {
+fn production(manifest: &Manifest, args: &Args) -> Result<Production, Failure> {
     let image = &manifest.config.image;
     let written: Vec<String> = match args.platform.is_empty() {
         false => args.platform.clone(),

@@ -202,7 +202,7 @@ pub fn production(lock: &Lock, target: &Target, roots: &Roots) -> Result<Product
         })
         .collect();
     Ok(Production {
-        target: target.clone(),
+        target: *target,
         included,
         left_out,
     })

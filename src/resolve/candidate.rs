@@ -256,10 +256,8 @@ impl Selector {
         let Some((_, file)) = best else {
             return Err(why.unwrap_or(Unusable::Other(Reason::NoUsableWheel)));
         };
-        if !has_sdist {
-            if let Some(missing) = self.required.missing(name, environment, &wheels) {
-                return Err(Unusable::Other(Reason::MissingWheel(missing)));
-            }
+        if !has_sdist && let Some(missing) = self.required.missing(name, environment, &wheels) {
+            return Err(Unusable::Other(Reason::MissingWheel(missing)));
         }
         Ok(file.id())
     }

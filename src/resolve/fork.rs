@@ -157,7 +157,7 @@ pub(super) fn split(environment: &Environment, dependencies: Vec<Dependency>) ->
                 .collect();
         }
     }
-    forks.sort_by(|one, other| first_to_solve(one, other));
+    forks.sort_by(first_to_solve);
     forks
 }
 
