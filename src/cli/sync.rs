@@ -169,7 +169,8 @@ fn interpreter(
     let folders: Vec<PathBuf> =
         std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect());
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let find = |wanted| interpreter::find(&store, wanted, &folders, home.as_deref());
+    let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let find = |wanted| interpreter::find(&store, wanted, &folders, home.as_deref(), pyenv.as_deref());
     let exact = patch.filter(|pinned| pinned.patch.is_some()).and_then(find);
     let minors: Vec<PythonVersion> = match minor {
         Some(minor) => vec![minor],

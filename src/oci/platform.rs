@@ -80,7 +80,7 @@ impl FromStr for Platform {
             return Err(invalid());
         };
         let named = |part: &String| {
-            !part.is_empty()
+            part.starts_with(|first: char| first.is_ascii_alphanumeric())
                 && part.len() <= 32
                 && part
                     .bytes()

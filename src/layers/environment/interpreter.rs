@@ -46,12 +46,13 @@ except (AttributeError, OSError, ValueError):
 const RECORD: &str = "interpreter-1";
 
 /// The interpreter of that minor (and that patch, where `wanted` has one); the first that is found. `folders` is what PATH
-/// holds, `home` the user's folder.
+/// holds, `home` the user's folder, `pyenv` pyenv's own (else below the home).
 pub fn find(
     store: &Store,
     wanted: PythonVersion,
     folders: &[PathBuf],
     home: Option<&Path>,
+    pyenv: Option<&Path>,
 ) -> Option<Interpreter> {
     let fits = |found: &Interpreter| {
         found.version.minor_only() == wanted.minor_only()
@@ -59,14 +60,19 @@ pub fn find(
                 .patch
                 .is_none_or(|patch| found.version.patch == Some(patch))
     };
-    candidates(wanted, folders, home)
+    candidates(wanted, folders, home, pyenv)
         .iter()
         .filter_map(|path| ask(store, path))
         .find(fits)
 }
 
 /// Where that minor could be, best first: what the user put on PATH, then what pyenv and uv installed, newest first.
-fn candidates(wanted: PythonVersion, folders: &[PathBuf], home: Option<&Path>) -> Vec<PathBuf> {
+fn candidates(
+    wanted: PythonVersion,
+    folders: &[PathBuf],
+    home: Option<&Path>,
+    pyenv: Option<&Path>,
+) -> Vec<PathBuf> {
     let minor = wanted.minor_only();
     let name = format!("python{minor}");
     // pyenv's shims choose by the current folder; what they choose from is looked at below.
@@ -76,8 +82,9 @@ fn candidates(wanted: PythonVersion, folders: &[PathBuf], home: Option<&Path>) -
         .map(|folder| folder.join(&name))
         .chain(on_path.flat_map(|folder| [folder.join("python3"), folder.join("python")]))
         .collect();
-    let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
-    let pyenv = pyenv.or_else(|| home.map(|home| home.join(".pyenv")));
+    let pyenv = pyenv
+        .map(Path::to_owned)
+        .or_else(|| home.map(|home| home.join(".pyenv")));
     let mut kept: Vec<PathBuf> = pyenv.map(|root| root.join("versions")).into_iter().collect();
     kept.extend(home.map(|home| home.join(".local/share/uv/python")));
     for folder in kept {
@@ -187,7 +194,7 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let check = |wanted: &str| {
-            let found = find(&store, wanted.parse().unwrap(), &[], Some(home.path()));
+            let found = find(&store, wanted.parse().unwrap(), &[], Some(home.path()), None);
             found.map(|found| found.version.to_string())
         };
         assert_eq!(check("3.11").as_deref(), Some("3.11.9"));
