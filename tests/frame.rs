@@ -28,3 +28,43 @@ fn an_unknown_command_is_a_usage_error_with_a_suggestion() {
     let home = tempfile::tempdir().unwrap();
     Mlrails::new(home.path()).args(["chekc"]).run().expect(2);
 }
+
+#[test]
+fn the_project_is_the_current_folder_by_default() {
+    let home = tempfile::tempdir().unwrap();
+    let project = crate::support::driver::copy_of("fixtures/churn", home.path());
+    let here = Mlrails::new(home.path())
+        .folder(&project)
+        .args(["graph"])
+        .run()
+        .expect(0);
+    let named = Mlrails::new(home.path())
+        .project(&project)
+        .args(["graph"])
+        .run()
+        .expect(0);
+    assert_eq!(here.stdout, named.stdout);
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    let project = crate::support::driver::copy_of("fixtures/churn", home.path());
+    let mut command = Mlrails::new(home.path())
+        .project(&project)
+        .args(["graph"])
+        .into_command();
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -482,7 +482,7 @@ impl Machine {
 
     /// Keys and values in turn, for the dict on top, or whatever is there instead.
     fn set_items(&mut self, items: Vec<Value>, input: &Input<'_>) -> Result<(), PickleError> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err(input.rule("a dict has a key without a value"));
         }
         no_wrapper(&items, input)?;
