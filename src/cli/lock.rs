@@ -179,11 +179,18 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         .await
         .map_err(|error| Failure::new(format!("the resolver stopped: {error}")))?;
         let mut solved = solved?;
+        session
+            .printer()
+            .detail(&format!("solved after {:.2} s", started.elapsed().as_secs_f64()));
         if let Some(old) = &old {
             keep_imports(old, &mut solved.lock);
         }
         if !session.offline() {
             network.fill_imports(&mut solved.lock.packages, &folder).await;
+            session.printer().detail(&format!(
+                "import names after {:.2} s",
+                started.elapsed().as_secs_f64()
+            ));
         }
         Ok::<_, Failure>(solved)
     });

@@ -185,6 +185,9 @@ impl Selector {
         let may_be_yanked = self.pinned.get(name).is_some_and(|pinned| {
             pinned.contains(version) || pinned.contains(&version.clone().without_local())
         }) || preferences.holds(name, version);
+        // The file that makes the version usable, and the one whose metadata speaks for it: builds of one version say
+        // the same, so that a wheel for another machine beats a source archive that would have to be built.
+        let mut usable = false;
         let mut best: Option<(u8, Listed<'_>)> = None;
         let mut why: Option<Unusable> = None;
         let mut blame = |unusable: Unusable| {
@@ -210,12 +213,13 @@ impl Selector {
                 blame(Unusable::Other(Reason::NoHash));
                 continue;
             }
-            if let Some(specifiers) = file.requires_python() {
-                let bound = lowest_python(specifiers);
-                if bound > environment.floor {
-                    blame(Unusable::Python(bound, specifiers.to_string()));
-                    continue;
-                }
+            let too_old = file
+                .requires_python()
+                .map(|specifiers| (lowest_python(specifiers), specifiers))
+                .filter(|(bound, _)| *bound > environment.floor);
+            if let Some((bound, specifiers)) = too_old {
+                blame(Unusable::Python(bound, specifiers.to_string()));
+                continue;
             }
             if !file.is_wheel() {
                 if self.options.no_build.holds(name) {
@@ -225,6 +229,7 @@ impl Selector {
                     || file.name().ends_with(".zip")
                 {
                     has_sdist = true;
+                    usable = true;
                     best = better(best, (0, file));
                 }
                 continue;
@@ -235,10 +240,6 @@ impl Selector {
             }
             let Some(wheel) = file.wheel() else { continue };
             let implied = tags::implied(wheel);
-            if implied.is_disjoint(environment.marker) || !tags::is_ordinary(wheel) {
-                blame(Unusable::Other(Reason::NoUsableWheel));
-                continue;
-            }
             let rank = if implied.is_true() {
                 3
             } else if wheel
@@ -250,10 +251,15 @@ impl Selector {
             } else {
                 1
             };
-            wheels.push(file);
             best = better(best, (rank, file));
+            if implied.is_disjoint(environment.marker) || !tags::is_ordinary(wheel) {
+                blame(Unusable::Other(Reason::NoUsableWheel));
+                continue;
+            }
+            usable = true;
+            wheels.push(file);
         }
-        let Some((_, file)) = best else {
+        let Some((_, file)) = best.filter(|_| usable) else {
             return Err(why.unwrap_or(Unusable::Other(Reason::NoUsableWheel)));
         };
         if !has_sdist && let Some(missing) = self.required.missing(name, environment, &wheels) {
