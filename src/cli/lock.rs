@@ -122,8 +122,7 @@ enum ForkArg {
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let manifest = crate::project::read(session.project_folder())
-        .map_err(|mistakes| Failure::new(mistakes.to_string()))?;
+    let manifest = crate::project::read(session.project_folder())?;
     let path = args
         .output
         .clone()

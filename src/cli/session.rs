@@ -117,12 +117,3 @@ fn milliseconds(variable: &str) -> Option<std::time::Duration> {
     let value = std::env::var(variable).ok()?.parse().ok()?;
     Some(std::time::Duration::from_millis(value))
 }
-
-impl Drop for Session {
-    /// Work that nobody waits for any more (a page fetched ahead, a name being looked up) must not delay the exit.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
