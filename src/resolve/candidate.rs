@@ -293,20 +293,22 @@ impl Unusable {
     }
 }
 
-/// Counts how often a name's versions were tried, to fetch ahead where that goes on.
+/// Counts the versions of a name that were tried, to fetch ahead where that goes on.
 #[derive(Debug, Default)]
-pub(super) struct Tries(Mutex<HashMap<PackageName, u32>>);
+pub(super) struct Tries(Mutex<HashMap<PackageName, HashSet<Version>>>);
 
 impl Tries {
-    /// Counts a try; says how many versions to fetch ahead now.
-    pub fn count(&self, name: &PackageName) -> usize {
+    /// Notes a try; says how many versions to fetch ahead now. Forks that try one version again do not count.
+    pub fn count(&self, name: &PackageName, version: &Version) -> usize {
         let mut tries = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let count = tries.entry(name.clone()).or_default();
-        *count += 1;
-        match *count {
+        let tried = tries.entry(name.clone()).or_default();
+        if !tried.insert(version.clone()) {
+            return 0;
+        }
+        match tried.len() {
             5 => 10,
             10 => 20,
-            count if count >= 20 && count.is_multiple_of(20) => 50,
+            count if count.is_multiple_of(20) => 50,
             _ => 0,
         }
     }

@@ -385,7 +385,7 @@ fn choose(
     {
         Choice::Version(version, file) => {
             fork.files.insert((name.clone(), version.clone()), file);
-            let ahead = context.tries.count(name);
+            let ahead = context.tries.count(name, &version);
             if ahead > 0 {
                 fetch_ahead(context, fork, name, &page, range, &version, ahead, preferences);
             }
