@@ -143,7 +143,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 report(session, &path, old, &[], started, "is up to date");
                 return Ok(Exit::Done);
             }
-            Ok(fresh) if !args.check => {
+            Ok(fresh) if !args.check && resolve::covers(&fresh, &inputs, &options, &lines)? => {
                 fresh.write(&path)?;
                 let changes = diff(Some(old), &fresh);
                 report(
@@ -156,7 +156,11 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 );
                 return Ok(Exit::Done);
             }
-            Ok(_) => return Ok(outdated(session, &path, "markers or unused packages changed")),
+            Ok(_) if args.check => {
+                return Ok(outdated(session, &path, "markers or unused packages changed"));
+            }
+            // What was a tool's is production's now, and lacks a wheel there.
+            Ok(_) => {}
             Err(why) if args.check => return Ok(outdated(session, &path, &why.to_string())),
             Err(why) => session.printer().detail(&format!("solving again: {why}")),
         }
@@ -184,13 +188,12 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         if let Some(old) = &old {
             keep_imports(old, &mut solved.lock);
         }
-        if !session.offline() {
-            network.fill_imports(&mut solved.lock.packages, &folder).await;
-            session.printer().detail(&format!(
-                "import names after {:.2} s",
-                started.elapsed().as_secs_f64()
-            ));
-        }
+        // Offline, the cache still knows the names of wheels that were looked at before.
+        network.fill_imports(&mut solved.lock.packages, &folder).await;
+        session.printer().detail(&format!(
+            "import names after {:.2} s",
+            started.elapsed().as_secs_f64()
+        ));
         Ok::<_, Failure>(solved)
     });
     reporter.finish(task);

@@ -180,6 +180,17 @@ pub fn resolve(
     }
 }
 
+/// Whether every package of `lock` has the files that the platforms and required environments ask for.
+pub fn covers(
+    lock: &Lock,
+    inputs: &Inputs,
+    options: &Options,
+    index_lines: &[String],
+) -> Result<bool, ResolveError> {
+    let wanted = inputs.wanted(options, index_lines)?;
+    Ok(!coverage::Required::default().find_more(lock, inputs, options, &wanted))
+}
+
 impl Inputs {
     /// Every requirement with where it was written; the project's own extras are replaced by what they hold.
     pub fn roots(&self) -> Result<Vec<(Scope, Requirement)>, ResolveError> {

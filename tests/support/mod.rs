@@ -2,4 +2,5 @@
 
 pub mod debian;
 pub mod driver;
+pub mod index;
 pub mod wheels;
