@@ -224,6 +224,7 @@ fn a_platform_without_a_wheel_is_found_while_locking() {
         .wheel_tagged("n", "1.0", x86, &[])
         .wheel_tagged("n", "1.0", arm, &[])
         .wheel_tagged("n", "2.0", x86, &[])
+        .wheel_tagged("only", "0.9", arm, &[])
         .wheel_tagged("only", "1.0", x86, &[])
         .serve();
     let bench = Bench::new("dependencies = [\"n\"]\n[dependency-groups]\ndev = [\"only\"]");
@@ -237,7 +238,7 @@ fn a_platform_without_a_wheel_is_found_while_locking() {
         outcome.stderr
     );
     assert_eq!(bench.locked()[0], "n 1.0", "the newest that has both");
-    bench.write("dependencies = [\"only\"]");
+    bench.write("dependencies = [\"only>=1\"]");
     let outcome = bench.lock(&server, &both);
     assert_eq!(outcome.code, 1);
     assert!(
@@ -245,6 +246,7 @@ fn a_platform_without_a_wheel_is_found_while_locking() {
         "{}",
         outcome.stderr
     );
+    assert!(outcome.stderr.contains("hint: 0.9 has one"), "{}", outcome.stderr);
 }
 
 #[test]

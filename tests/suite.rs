@@ -15,6 +15,7 @@ mod hostile_project;
 mod hostile_wheels;
 mod lock;
 mod pickle;
+mod resolve;
 mod run;
 mod schema;
 mod splice;

@@ -12,7 +12,7 @@ use uv_pep508::MarkerTree;
 use super::fork::Environment;
 use super::tags;
 use super::{Inputs, Options, ResolveError};
-use crate::index::Listed;
+use crate::index::{Index, Listed};
 use crate::lock::reach::{Entry, markers};
 use crate::lock::satisfies::Wanted;
 use crate::lock::{Lock, Package};
@@ -98,7 +98,7 @@ impl Required {
     }
 
     /// A failure to solve under demands is told as the missing wheel that it is.
-    pub fn explain(&self, error: ResolveError) -> ResolveError {
+    pub fn explain(&self, error: ResolveError, index: &dyn Index) -> ResolveError {
         let first = self
             .by_name
             .iter()
@@ -112,10 +112,30 @@ impl Required {
                     .python
                     .map(|python| format!(" with CPython {}", python.minor_only()))
                     .unwrap_or_default(),
-                nearest: None,
+                nearest: demand.nearest(name, index),
             },
             (error, _) => error,
         }
+    }
+}
+
+impl Demand {
+    /// The version next to the one without a wheel that has a file for the place: an older one before a newer one.
+    fn nearest(&self, name: &PackageName, index: &dyn Index) -> Option<String> {
+        let page = index.page(name).ok().flatten()?;
+        let versions = page.versions();
+        let at = self.version.parse().map_or(versions.len(), |version| {
+            versions.partition_point(|other| *other < version)
+        });
+        let serves = |position: &usize| {
+            page.files(*position).any(|file| match file.wheel() {
+                Some(wheel) => fits(wheel, self),
+                None => !file.is_wheel(),
+            })
+        };
+        let older = (0..at).rev().find(serves);
+        let found = older.or_else(|| (at..versions.len()).find(serves))?;
+        Some(versions[found].to_string())
     }
 }
 

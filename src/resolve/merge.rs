@@ -28,29 +28,26 @@ pub(super) fn merge(
             packages.push(package);
         }
     }
-    // An entry that is alone with its name answers for it everywhere: where no fork needed it, nothing asks for it.
-    let mut entries: BTreeMap<PackageName, usize> = BTreeMap::new();
-    for package in &packages {
-        *entries.entry(package.name.clone()).or_default() += 1;
-    }
-    for package in &mut packages {
-        if entries.get(&package.name) == Some(&1) {
-            package.fork = MarkerTree::TRUE;
-        }
-    }
+    alone_everywhere(&mut packages);
     let markers = package_markers(wanted, &packages).map_err(ResolveError::Unsound)?;
-    let packages = packages
+    let mut packages: Vec<Package> = packages
         .into_iter()
         .zip(markers)
         .filter(|(_, marker)| !marker.is_false())
         .map(|(package, marker)| usable_files(Package { marker, ..package }, wanted))
         .collect();
-    let forks = match solutions {
-        [_] => Vec::new(),
-        _ => solutions
-            .iter()
-            .map(|solution| wanted.simplified(solution.marker))
-            .collect(),
+    // Once more: a fork may have pinned another version that nothing reaches in the end.
+    alone_everywhere(&mut packages);
+    // In an order that does not depend on which fork was solved first.
+    let mut forks: Vec<(Option<String>, MarkerTree)> = solutions
+        .iter()
+        .map(|solution| wanted.simplified(solution.marker))
+        .map(|fork| (fork.try_to_string(), fork))
+        .collect();
+    forks.sort_by(|one, other| one.0.cmp(&other.0));
+    let forks = match forks.len() {
+        1 => Vec::new(),
+        _ => forks.into_iter().map(|(_, fork)| fork).collect(),
     };
     Ok(Lock {
         created_by: "mlrails".to_owned(),
@@ -66,6 +63,19 @@ pub(super) fn merge(
             ..Settings::default()
         },
     })
+}
+
+/// An entry that is alone with its name answers for it everywhere: where no fork needed it, nothing asks for it.
+fn alone_everywhere(packages: &mut [Package]) {
+    let mut entries: BTreeMap<PackageName, usize> = BTreeMap::new();
+    for package in packages.iter() {
+        *entries.entry(package.name.clone()).or_default() += 1;
+    }
+    for package in packages {
+        if entries.get(&package.name) == Some(&1) {
+            package.fork = MarkerTree::TRUE;
+        }
+    }
 }
 
 struct Chosen<'a> {

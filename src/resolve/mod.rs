@@ -162,7 +162,7 @@ pub fn resolve(
     let mut must_cover = coverage::Required::default();
     loop {
         let context = solve::Context::new(inputs, options, &roots, &wanted, preferences, index, &must_cover);
-        let solutions = solve::solve(&context).map_err(|error| must_cover.explain(error))?;
+        let solutions = solve::solve(&context).map_err(|error| must_cover.explain(error, index))?;
         let mut lock = merge::merge(&context, &wanted, &solutions)?;
         // A production package that a platform has no wheel of is solved again with that demanded: another version
         // may have one. The second solve asks the network for next to nothing.

@@ -40,10 +40,13 @@ impl Answer {
 
 type Edit = Box<dyn Fn(&Asked, Answer) -> Answer + Send + Sync>;
 
+/// A file: its project, its content, and its METADATA where it has one.
+type Held = (String, Vec<u8>, Option<Vec<u8>>);
+
 /// How an index behaves. The default is a good modern one without ETags.
 #[derive(Default)]
 pub struct Shelf {
-    pub files: BTreeMap<String, (String, Vec<u8>, Option<Vec<u8>>)>,
+    pub files: BTreeMap<String, Held>,
     pub html: bool,
     /// Pages say that each file has its `.metadata`.
     pub metadata: bool,
