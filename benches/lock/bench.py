@@ -44,7 +44,7 @@ def main():
         )
 
     print(machine())
-    print(version([UV, "--version"]))
+    print(version(UV, "--version"))
     report = Report("Lock")
     report.pair("nothing cached", *pair(forget(our_cache, our_lock), forget(their_cache, their_lock)))
     report.pair("everything cached, no lock", *pair(forget(our_lock), forget(their_lock)))
