@@ -18,6 +18,7 @@ mod pickle;
 mod resolve;
 mod run;
 mod schema;
+mod serving;
 mod splice;
 mod support;
 mod sync;
