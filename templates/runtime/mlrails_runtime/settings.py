@@ -84,6 +84,7 @@ TABLE = [
     ("stop_timeout", ["MLRAILS_STOP_TIMEOUT"], _seconds, 25.0, "seconds that accepted requests have to finish"),
     ("health_route", ["AIP_HEALTH_ROUTE"], _route, None, "one more route for readiness"),
     ("predict_route", ["AIP_PREDICT_ROUTE"], _route, None, "one more route for predictions ({instances} -> {predictions})"),
+    ("golden", ["MLRAILS_GOLDEN"], _text, "refuse", "when a golden row is answered differently: refuse to start, or warn"),
     ("access_log", ["MLRAILS_ACCESS_LOG"], _flag, False, "a log line per request"),
     ("log_format", ["MLRAILS_LOG_FORMAT"], _text, "json", "json or text"),
 ]
@@ -113,6 +114,8 @@ def read(environment=os.environ):
     values["app"] = pathlib.Path(values["app"] or os.getcwd()).absolute()
     if values["log_format"] not in ("json", "text"):
         raise Refused(f"MLRAILS_LOG_FORMAT={values['log_format']!r} cannot be used: json or text")
+    if values["golden"] not in ("refuse", "warn"):
+        raise Refused(f"MLRAILS_GOLDEN={values['golden']!r} cannot be used: refuse or warn")
     return Settings(**values)
 
 
