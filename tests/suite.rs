@@ -16,6 +16,8 @@ mod hostile_wheels;
 mod lock;
 mod pickle;
 mod resolve;
+mod road;
+mod road_peers;
 mod run;
 mod schema;
 mod serving;

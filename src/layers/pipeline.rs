@@ -6,6 +6,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::recipe::LAYOUT;
 use crate::digest::{Digest, Hasher};
 use crate::project::files::ShippedFile;
@@ -45,23 +47,20 @@ pub fn runtime(site_packages: &str, files: &[(&str, &'static str)]) -> Result<Tr
     Ok(tree)
 }
 
-/// The trained values, below `app/artifacts`. Only those that `wanted` names ship.
-pub fn values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<Tree, PipelineError> {
-    let mut tree = Tree::new();
-    tree.insert_dir(&format!("{APP}/artifacts"))?;
-    for name in wanted {
+/// Refuses trained values that are missing or are not those that files.json records: also those whose layer is known already,
+/// as what a person sees beside the image is what they believe is in it.
+pub fn check_values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<(), PipelineError> {
+    wanted.par_iter().try_for_each(|name| {
+        let missing = |file: String| PipelineError::Missing {
+            value: name.clone(),
+            file,
+        };
         let Some(record) = files.values.get(name) else {
-            return Err(PipelineError::Missing {
-                value: name.clone(),
-                file: format!("{name}.*"),
-            });
+            return Err(missing(format!("{name}.*")));
         };
         let path = root.join("artifacts").join(&record.file);
         if !path.is_file() {
-            return Err(PipelineError::Missing {
-                value: name.clone(),
-                file: record.file.clone(),
-            });
+            return Err(missing(record.file.clone()));
         }
         let found = digest_of(&path)?.hex();
         if found != record.sha256 {
@@ -72,6 +71,16 @@ pub fn values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<Tre
                 found,
             });
         }
+        Ok(())
+    })
+}
+
+/// The trained values that [`check_values`] saw, below `app/artifacts`. Only those that `wanted` names ship.
+pub fn values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<Tree, PipelineError> {
+    let mut tree = Tree::new();
+    tree.insert_dir(&format!("{APP}/artifacts"))?;
+    for record in wanted.iter().filter_map(|name| files.values.get(name)) {
+        let path = root.join("artifacts").join(&record.file);
         tree.insert_file(
             &format!("{APP}/artifacts/{}", record.file),
             Source::file(&path)?,

@@ -3,4 +3,7 @@
 pub mod debian;
 pub mod driver;
 pub mod index;
+pub mod peers;
+pub mod road;
+pub mod store;
 pub mod wheels;

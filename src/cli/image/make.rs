@@ -50,6 +50,7 @@ pub fn layers(
     }
 
     let epoch = super::describe::epoch()?;
+    pipeline::check_values(project.root(), &plan.files, &plan.frozen)?;
     let values_key = pipeline::values_key(&plan.files, &plan.frozen, epoch);
     made.push(layers::keyed_layer(
         &store,
