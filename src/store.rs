@@ -224,12 +224,7 @@ impl Store {
 
     /// A record's raw bytes, for formats other than JSON.
     pub fn record_bytes(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
-        let mut bytes = fs::read(self.record_path(bucket, key)).ok()?;
-        let digest = bytes.get(..32).and_then(|head| <[u8; 32]>::try_from(head).ok())?;
-        (Digest::of(&bytes[32..]).bytes() == &digest).then(|| {
-            bytes.drain(..32);
-            bytes
-        })
+        sealed(fs::read(self.record_path(bucket, key)).ok()?)
     }
 
     /// Keeps a record, replacing an earlier one whole.
@@ -272,6 +267,26 @@ impl Store {
         })?;
         found.sort();
         Ok(found)
+    }
+
+    /// All sound records of `bucket`, in no order.
+    pub fn records<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, StoreError> {
+        let mut paths = Vec::new();
+        let part = format!("records/{bucket}");
+        if self.root.join(&part).exists() {
+            self.walk(&part, &mut |path, _| paths.push(path.to_owned()))?;
+        }
+        let sound = |path: &PathBuf| serde_json::from_slice(&sealed(fs::read(path).ok()?)?).ok();
+        Ok(paths.iter().filter_map(sound).collect())
+    }
+
+    /// Forgets all records of `bucket`.
+    pub fn forget_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        let path = self.root.join("records").join(bucket);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fault("remove", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// How much the folder holds.
@@ -428,6 +443,15 @@ impl Write for BlobWriter<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.file.as_file_mut().flush()
     }
+}
+
+/// What follows the digest at the head of a record's file, if it is what the digest says.
+fn sealed(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let digest = <[u8; 32]>::try_from(bytes.get(..32)?).ok()?;
+    (Digest::of(&bytes[32..]).bytes() == &digest).then(|| {
+        bytes.drain(..32);
+        bytes
+    })
 }
 
 /// What a file placed by hard link looked like when its content was last hashed. A link shares its inode with the

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use mlrails::layers::LayerError;
 use mlrails::store::Store;
 
 use crate::support::driver::Mlrails;
@@ -35,4 +36,30 @@ fn a_damaged_blob_is_found_and_removed() {
         .expect(0);
     Mlrails::new(home.path()).args(["cache", "clean"]).run().expect(0);
     assert_eq!(store.blobs().unwrap(), []);
+}
+
+#[test]
+fn layers_are_made_again_from_wheels_that_stay() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(&home.path().join("cache")).unwrap();
+    let kept = store.put(b"a wheel's bytes").unwrap();
+    let mut tree = mlrails::tree::Tree::new();
+    tree.insert_file("app/a", b"content".as_slice(), mlrails::tree::PLAIN)
+        .unwrap();
+    let key = mlrails::digest::Digest::of(b"a recipe");
+    let make =
+        || mlrails::layers::keyed_layer::<LayerError>(&store, key, 0, "values", || Ok(tree.clone())).unwrap();
+    let made = make();
+    assert_eq!(made.origin, mlrails::layers::Origin::Made);
+    assert_eq!(make().origin, mlrails::layers::Origin::Stored);
+    let freed = Mlrails::new(home.path())
+        .args(["--format", "json", "cache", "clean", "--layers"])
+        .run()
+        .expect(0)
+        .json();
+    assert_eq!(freed["freed_bytes"], made.layer.size);
+    assert_eq!(store.blobs().unwrap(), [kept]);
+    let again = make();
+    assert_eq!(again.origin, mlrails::layers::Origin::Made);
+    assert_eq!(again.layer.digest, made.layer.digest);
 }

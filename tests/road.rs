@@ -9,6 +9,7 @@ use mlrails::digest::Digest;
 use crate::support::driver::{Mlrails, repository};
 use crate::support::road::{LOCK, blob, fresh, image_of, road};
 use crate::support::store::is_root;
+use crate::support::validator::{merged, validate};
 
 #[test]
 fn what_serving_reaches_is_in_the_image_and_nothing_else() {
@@ -43,6 +44,47 @@ fn what_serving_reaches_is_in_the_image_and_nothing_else() {
     assert_eq!(config["config"]["WorkingDir"], "/app");
     assert!(config["config"]["Entrypoint"].is_array(), "exec form: {config}");
     assert_eq!(config["config"]["Labels"].get("dev.mlrails.stale"), None);
+}
+
+/// Every digest, size, diff_id, entry order, path, mode, owner and time (the validator's own business); and nothing that a server does not need.
+#[test]
+fn the_image_is_exactly_what_the_specification_says() {
+    let Some(road) = road("the image's bytes", &[]) else {
+        return;
+    };
+    let image = validate(&road.layout());
+    for layer in &image.layers {
+        let what = &layer.created_by;
+        assert!(
+            layer.entries.iter().all(|entry| entry.mtime == 0),
+            "{what}: a time"
+        );
+    }
+    let paths = merged(&image);
+    for absent in [
+        "bin/sh",
+        "usr/bin/sh",
+        "usr/bin/bash",
+        "usr/bin/dpkg",
+        "usr/bin/apt",
+        "usr/bin/perl",
+    ] {
+        assert!(!paths.contains_key(absent), "{absent}");
+    }
+    for present in [
+        "app/artifacts/run.json",
+        "app/churn/serve.py",
+        "etc/passwd",
+        "opt/venv/bin/python",
+        "opt/venv/pyvenv.cfg",
+    ] {
+        assert!(paths.contains_key(present), "{present}");
+    }
+    assert_eq!(image.config["created"], "1970-01-01T00:00:00Z");
+    assert_eq!(
+        image.manifest["layers"].as_array().unwrap().len(),
+        image.layers.len()
+    );
 }
 
 /// Another user, folder, umask and time zone, no home, an empty cache, and nothing of mlrails but the binary: the same image,

@@ -4,6 +4,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
 use super::{Exit, Failure, Session};
+use crate::layers;
 use crate::store::Store;
 
 #[derive(Debug, ClapArgs)]
@@ -11,7 +12,8 @@ use crate::store::Store;
   mlrails cache dir              where it is
   mlrails cache size             how much it holds, by kind
   mlrails cache verify           hash everything; what is damaged is removed and made again when needed
-  mlrails cache clean            remove all of it; the next build downloads and makes again what it needs")]
+  mlrails cache clean            remove all of it; the next build downloads and makes again what it needs
+  mlrails cache clean --layers   remove the layers that were made; wheels and Debian packages stay")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -26,7 +28,11 @@ enum Action {
     /// Hash every blob and remove those that are damaged
     Verify,
     /// Remove everything
-    Clean,
+    Clean {
+        /// Only layers and bytecode that were made here: nothing needs to be downloaded again
+        #[arg(long)]
+        layers: bool,
+    },
 }
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
@@ -68,10 +74,14 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 return Ok(Exit::Refused);
             }
         }
-        Action::Clean => {
-            let freed = store.usage()?;
-            store.clean()?;
-            let bytes = freed.blob_bytes + freed.record_bytes;
+        Action::Clean { layers } => {
+            let bytes = if layers {
+                layers::forget_made(&store)?
+            } else {
+                let freed = store.usage()?;
+                store.clean()?;
+                freed.blob_bytes + freed.record_bytes
+            };
             show(
                 session,
                 &format!("{} freed", megabytes(bytes)),

@@ -33,6 +33,9 @@ pub const PLATFORM: &str = "linux/amd64";
 const TRIPLE: &str = "x86_64-linux-gnu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
+/// The store's bucket of compiled units.
+pub(super) const RECORD: &str = "bytecode";
+
 /// An answer longer than this is not a module's bytecode.
 const LONGEST_ANSWER: usize = 256 << 20;
 
@@ -171,7 +174,7 @@ pub fn standard_library<'a>(store: &'a Store, base: &'a Debian) -> Result<Unit<'
     let key = format!("standard library {digest}");
     // The base is unpacked only if its modules were not compiled yet.
     let unpacked: Mutex<Option<Rootfs>> = Mutex::new(None);
-    let paths = match store.record::<Vec<String>>("bytecode", &key) {
+    let paths = match store.record::<Vec<String>>(RECORD, &key) {
         Some(paths) => paths,
         None => {
             let rootfs = debian::rootfs(store, base, PLATFORM)?;
@@ -182,7 +185,7 @@ pub fn standard_library<'a>(store: &'a Store, base: &'a Debian) -> Result<Unit<'
                 .filter(|path| path.strip_prefix(&folder).is_some_and(is_common_module))
                 .map(|path| format!("/{path}"))
                 .collect();
-            store.keep_record("bytecode", &key, &paths)?;
+            store.keep_record(RECORD, &key, &paths)?;
             *lock(&unpacked) = Some(rootfs);
             paths
         }
@@ -252,7 +255,7 @@ struct Kept {
 }
 
 fn stored(store: &Store, key: &str) -> Result<Option<Vec<(String, Bytes)>>, StoreError> {
-    let Some(kept) = store.record::<Kept>("bytecode", key) else {
+    let Some(kept) = store.record::<Kept>(RECORD, key) else {
         return Ok(None);
     };
     let Some(blob) = store.read(&kept.blob)? else {
@@ -284,7 +287,7 @@ fn keep(store: &Store, key: &str, unit: &Unit<'_>, files: &[(String, Bytes)]) ->
         ends.push((path.clone(), end));
     }
     let (blob, _) = writer.commit()?;
-    Ok(store.keep_record("bytecode", key, &Kept { blob, files: ends })?)
+    Ok(store.keep_record(RECORD, key, &Kept { blob, files: ends })?)
 }
 
 /// Compiles every module; `None` for what is none. Workers take the next module when they are free: the answers do not

@@ -138,6 +138,18 @@ pub fn stored_layer(store: &Store, key: &Digest) -> Option<MadeLayer> {
         .then(|| record.into_layer(store, Some(*key), Origin::Stored))
 }
 
+/// Removes every layer that was made, and compiled bytecode; what they were made from stays. Gives the bytes that are free now.
+pub fn forget_made(store: &Store) -> Result<u64, StoreError> {
+    let mut freed = 0;
+    for record in store.records::<LayerRecord>(LAYER_RECORD)? {
+        freed += store.blob_size(&record.digest).unwrap_or_default();
+        store.discard(&record.digest)?;
+    }
+    store.forget_bucket(LAYER_RECORD)?;
+    store.forget_bucket(bytecode::RECORD)?;
+    Ok(freed)
+}
+
 impl LayerRecord {
     fn into_layer(self, store: &Store, key: Option<Digest>, origin: Origin) -> MadeLayer {
         MadeLayer {

@@ -6,4 +6,5 @@ pub mod index;
 pub mod peers;
 pub mod road;
 pub mod store;
+pub mod validator;
 pub mod wheels;
