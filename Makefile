@@ -20,7 +20,8 @@ setup:
 # Runs setup first where it may install things; elsewhere the run ends by naming what it did not cover.
 test:
 	@if [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ]; then tests/setup; fi
-	cargo test --locked --no-fail-fast
+	@rm -f target/tmp/not-covered
+	@cargo test --locked --no-fail-fast; status=$$?; sort -u target/tmp/not-covered 2>/dev/null; exit $$status
 
 # The expensive ones too.
 test-long:

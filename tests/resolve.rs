@@ -15,6 +15,8 @@ use mlrails::python::requirement::{self, Requirement, version_specifiers};
 use mlrails::python::target::{Libc, Platform, PythonVersion, Target};
 use mlrails::resolve::{Inputs, Options, Preferences, resolve};
 
+use crate::support::store::amount;
+
 /// Names, versions (1 to 3), and each version's requirements as text.
 type World = BTreeMap<String, BTreeMap<u8, Vec<String>>>;
 
@@ -207,7 +209,7 @@ fn picks(lock: &Lock, markers: &MarkerEnvironment) -> BTreeMap<String, u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: amount(300, 20_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn locks_hold_in_every_environment_and_are_found_where_there_is_one(

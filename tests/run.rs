@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::support::driver::{Mlrails, Outcome, copy_of, repository};
+use crate::support::store::covered;
 
 /// A fixture's copy with an environment, and a home for the binary.
 struct Case {
@@ -129,15 +130,8 @@ fn bare_environment() -> &'static Path {
 
 /// An environment with pandas and scikit-learn, where `make setup` made one.
 fn full_environment() -> Option<PathBuf> {
-    let folder = repository("tests/store/venv-3.11");
-    if folder.join("bin/python").exists() {
-        return Some(folder);
-    }
-    assert!(
-        std::env::var_os("MLRAILS_PEERS").is_none_or(|value| value != "required"),
-        "tests/store holds no environment: run `make setup`"
-    );
-    None
+    covered("training in a full environment", &["venv-3.11/bin/python"])
+        .then(|| repository("tests/store/venv-3.11"))
 }
 
 /// run.json without what differs from run to run: how long, how much.

@@ -16,18 +16,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::driver::{Mlrails, repository};
+use crate::support::store::covered;
 
 /// The interpreter that `make setup` gives what a project's environment has; `None` where setup has not run.
 fn environment() -> Option<PathBuf> {
-    let folder = repository("tests/store/venv-3.11");
-    if !folder.join("bin/python").exists() {
-        assert!(
-            std::env::var_os("MLRAILS_PEERS").is_none_or(|value| value != "required"),
-            "tests/store has no Python environment: run `make setup`"
-        );
-        return None;
-    }
-    Some(folder)
+    covered("the served pipeline", &["venv-3.11/bin/python"]).then(|| repository("tests/store/venv-3.11"))
 }
 
 const SERVE: &str = "

@@ -16,6 +16,7 @@ use mlrails::python::wheel::{self, Wheel};
 use mlrails::reporter::Silent;
 use mlrails::store::Store;
 
+use crate::support::store::{amount, covered};
 use crate::support::wheels::{MakeWheel, real};
 
 const PYTHON: PythonVersion = PythonVersion::new(3, 11);
@@ -300,18 +301,14 @@ fn a_wheel_that_changed_in_the_cache_is_found_out() {
 
 #[test]
 fn real_wheels_are_accepted_and_come_out_whole() {
-    let wheels = real();
-    if wheels.is_empty() {
-        assert!(
-            std::env::var_os("MLRAILS_PEERS").is_none_or(|value| value != "required"),
-            "tests/setup has to run first"
-        );
+    if !covered("real wheels", &["wheels/"]) {
         return;
     }
+    let wheels = real();
     let (_folder, store) = store();
     let scheme = Scheme::image(PYTHON);
     let mut opened = Vec::new();
-    for path in &wheels {
+    for path in wheels.iter().step_by(amount(4, 1) as usize) {
         let bytes = std::fs::read(path).unwrap();
         let digest = store.put(&bytes).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();

@@ -30,7 +30,21 @@ pub fn covered(what: &str, parts: &[&str]) -> bool {
         "{line}; run `tests/setup`"
     );
     let _ = writeln!(std::io::stderr(), "{line}");
+    // `make test` prints the file after the last test.
+    let listed = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(Path::new(env!("CARGO_TARGET_TMPDIR")).join("not-covered"));
+    let _ = listed.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     false
+}
+
+/// How many cases of something expensive are tried: a sample, or with `make test-long` many.
+pub fn amount(sample: u32, many: u32) -> u32 {
+    match std::env::var_os("MLRAILS_LONG") {
+        None => sample,
+        Some(_) => many,
+    }
 }
 
 /// Whether the suite runs as root.
