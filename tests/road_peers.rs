@@ -74,6 +74,35 @@ fn podman_runs_the_image_and_it_answers_as_training_did() {
     assert!(!podman.logs().contains("Traceback"), "{}", podman.logs());
 }
 
+#[test]
+fn an_engine_takes_the_image_through_its_socket() {
+    let Some(road) = road("the image through podman's socket", &["podman", "runc", "root"]) else {
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let project = road.copy(scratch.path());
+    let name = format!("localhost/mlrails-socket:{}", std::process::id());
+    let podman = Podman::new(scratch.path(), &name);
+    let service = podman.service(scratch.path());
+    for variable in ["DOCKER_HOST", "CONTAINER_HOST"] {
+        let built = road
+            .on(&project, &["image", "--load", "--tag", &name])
+            .env(variable, &service.address)
+            .run()
+            .expect(0)
+            .says(&[&format!("podman run -p 8080:8080 {name}")]);
+        assert_eq!(built.stdout.trim(), road.digest());
+    }
+    let port = podman.run(&["--read-only", "--network", "bridge"]);
+    let golden = &road.record()["golden"];
+    let answer = request(port, "POST", "/predict", &golden["rows"].to_string()).unwrap();
+    assert_near(
+        &numbers(&answer.json()["predictions"]),
+        &numbers(&golden["predictions"]),
+    );
+    assert!(!project.join("dist").exists(), "nothing but what was asked for");
+}
+
 fn numbers(list: &serde_json::Value) -> Vec<f64> {
     let list = list.as_array().unwrap_or_else(|| panic!("{list}"));
     list.iter().map(|number| number.as_f64().unwrap()).collect()

@@ -145,6 +145,29 @@ impl Podman {
         }
     }
 
+    /// Podman's own socket for Docker's API, below `folder`.
+    pub fn service(&self, folder: &Path) -> Service {
+        let socket = folder.join("podman.sock");
+        let address = format!("unix://{}", socket.display());
+        let mut process = self
+            .podman(&["system", "service", "--time", "0", &address])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("podman starts");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(
+                process.try_wait().is_ok_and(|ended| ended.is_none()),
+                "podman ended"
+            );
+            assert!(Instant::now() < deadline, "podman opens no socket");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Service { process, address }
+    }
+
     fn podman(&self, words: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.args(words).env("CONTAINERS_CONF", &self.settings);
@@ -199,6 +222,20 @@ impl Podman {
         let code =
             succeeds(&mut self.podman(&["inspect", "--format", "{{.State.ExitCode}}", &self.container]));
         code.trim().parse().expect("an exit code")
+    }
+}
+
+/// An engine behind a socket.
+pub struct Service {
+    process: Child,
+    /// `unix://…`, as `DOCKER_HOST` has it.
+    pub address: String,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -46,7 +46,12 @@ pub fn publish(
         let variable = |name: &str| std::env::var(name).ok();
         let host = engine::address(&variable, rustix::process::getuid().as_raw())?;
         let done = session.block_on(engine::publish(&host, &names, &image, &*reporter))??;
-        next = Some(format!("docker run -p 8080:8080 {}", done.location));
+        let program = if host.contains("podman") {
+            "podman"
+        } else {
+            "docker"
+        };
+        next = Some(format!("{program} run -p 8080:8080 {}", done.location));
         places.push(shown(&done));
     }
     if let Some(path) = &args.output {
