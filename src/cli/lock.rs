@@ -12,7 +12,7 @@ use uv_normalize::{GroupName, PackageName};
 use super::base::{self, Upgrade};
 use super::{Exit, Failure, Session};
 use crate::index::{Network, config};
-use crate::lock::diff::{Change, diff};
+use crate::lock::diff::diff;
 use crate::lock::satisfies::refreshed;
 use crate::lock::{FILE_NAME, Lock, SERVING_GROUP};
 use crate::project::uv::SourceKind;
@@ -140,17 +140,16 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     {
         match refreshed(old, &inputs.wanted(&options, &lines)?) {
             Ok(fresh) if fresh == *old => {
-                report(session, &path, old, &[], started, "is up to date");
+                report(session, &path, old, Some(old), started, "is up to date");
                 return Ok(Exit::Done);
             }
             Ok(fresh) if !args.check && resolve::covers(&fresh, &inputs, &options, &lines)? => {
                 fresh.write(&path)?;
-                let changes = diff(Some(old), &fresh);
                 report(
                     session,
                     &path,
                     &fresh,
-                    &changes,
+                    Some(old),
                     started,
                     "was brought up to date without solving",
                 );
@@ -207,8 +206,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         session.printer().warn(note);
     }
     lock.write(&path)?;
-    let changes = diff(old.as_ref(), &lock);
-    report(session, &path, &lock, &changes, started, "was written");
+    report(session, &path, &lock, old.as_ref(), started, "was written");
     Ok(Exit::Done)
 }
 
@@ -583,9 +581,10 @@ fn outdated(session: &Session, path: &Path, why: &str) -> Exit {
     Exit::Refused
 }
 
-fn report(session: &Session, path: &Path, lock: &Lock, changes: &[Change], started: Instant, what: &str) {
+fn report(session: &Session, path: &Path, lock: &Lock, old: Option<&Lock>, started: Instant, what: &str) {
     let printer = session.printer();
     let seconds = started.elapsed().as_secs_f64();
+    let changes = diff(old, lock);
     if session.is_json() {
         printer.json(&json!({
             "up_to_date": true, "path": path, "packages": lock.packages.len(), "changes": changes,
@@ -593,7 +592,8 @@ fn report(session: &Session, path: &Path, lock: &Lock, changes: &[Change], start
         }));
         return;
     }
-    for change in changes {
+    // Of a first lock everything is new: the file says it better.
+    for change in changes.iter().filter(|_| old.is_some()) {
         let (was, is) = (change.was.join(", "), change.is.join(", "));
         let line = match (was.is_empty(), is.is_empty()) {
             (true, _) => format!("  {} {} {is}", printer.paint("+", "32"), change.name),
