@@ -291,8 +291,9 @@ async fn the_real_archive_gives_a_base_whose_interpreter_compiles() {
 fn the_standard_library_is_compiled(store: &Store, base: &Debian) {
     use mlrails::layers::bytecode::{self, Bytecode};
     let compile = || {
-        let unit = bytecode::standard_library(store, base).unwrap();
-        match bytecode::compile(store, base, &[unit], &Silent).unwrap() {
+        let files = debian::BaseFiles::new(store, base, bytecode::PLATFORM);
+        let unit = bytecode::standard_library(&files).unwrap();
+        match bytecode::compile(&files, &[unit], &Silent).unwrap() {
             Bytecode::Made(files) => Some(files),
             Bytecode::Impossible(_) => None,
         }
@@ -345,7 +346,8 @@ fn bytecode_does_not_depend_on_order(store: &Store, base: &Debian) {
                 Ok(sources[path].as_bytes().into())
             }),
         };
-        match bytecode::compile(store, base, &[unit], &Silent).unwrap() {
+        let files = debian::BaseFiles::new(store, base, bytecode::PLATFORM);
+        match bytecode::compile(&files, &[unit], &Silent).unwrap() {
             Bytecode::Made(files) => Some(files),
             // Another architecture: the reason is said, and there is nothing to compare.
             Bytecode::Impossible(reason) => {

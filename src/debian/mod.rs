@@ -16,6 +16,7 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{FuturesUnordered, TryStreamExt};
 use rayon::prelude::*;
@@ -356,6 +357,37 @@ async fn fetch_one(
         }
     }
     Err(gone(reason))
+}
+
+/// One platform's files of a base, decoded when they are first asked for, and once: the base's layer and the interpreter that
+/// compiles bytecode are made of the same packages.
+pub struct BaseFiles<'a> {
+    pub store: &'a Store,
+    pub base: &'a Debian,
+    pub platform: &'a str,
+    decoded: Mutex<Option<Arc<Rootfs>>>,
+}
+
+impl<'a> BaseFiles<'a> {
+    /// The packages must be in the store when the files are asked for.
+    pub fn new(store: &'a Store, base: &'a Debian, platform: &'a str) -> Self {
+        Self {
+            store,
+            base,
+            platform,
+            decoded: Mutex::new(None),
+        }
+    }
+
+    /// CPU work: call it from blocking code.
+    pub fn get(&self) -> Result<Arc<Rootfs>, DebianError> {
+        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rootfs) = &*decoded {
+            return Ok(rootfs.clone());
+        }
+        let rootfs = Arc::new(rootfs(self.store, self.base, self.platform)?);
+        Ok(decoded.insert(rootfs).clone())
+    }
 }
 
 /// The base's files for one platform, from packages that are in the store. CPU work: call it from blocking code.

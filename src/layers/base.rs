@@ -2,7 +2,7 @@
 
 use super::{LayerError, MadeLayer, keyed_layer, stored_layer};
 use crate::debian::rootfs::{self, LAYOUT};
-use crate::debian::{self, DebianError, Rootfs};
+use crate::debian::{self, BaseFiles, DebianError, Rootfs};
 use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
 use crate::store::Store;
@@ -24,10 +24,11 @@ pub fn stored(store: &Store, base: &Debian, platform: &str) -> Result<Option<Mad
 }
 
 /// The base's layer; made if the store does not have it. Its packages must be in the store.
-pub fn layer(store: &Store, base: &Debian, platform: &str) -> Result<MadeLayer, BaseError> {
+pub fn layer(files: &BaseFiles<'_>) -> Result<MadeLayer, BaseError> {
+    let base = files.base;
     let title = format!("Debian {} with Python {}", base.codename, base.python);
-    keyed_layer(store, key(base, platform)?, 0, &title, || {
-        tree(debian::rootfs(store, base, platform)?)
+    keyed_layer(files.store, key(base, files.platform)?, 0, &title, || {
+        tree(&*files.get()?)
     })
 }
 
@@ -42,13 +43,13 @@ fn key(base: &Debian, platform: &str) -> Result<Digest, BaseError> {
     Ok(hasher.finish())
 }
 
-fn tree(rootfs: Rootfs) -> Result<Tree, BaseError> {
+fn tree(rootfs: &Rootfs) -> Result<Tree, BaseError> {
     let mut tree = Tree::new();
-    for (path, node) in rootfs.entries {
+    for (path, node) in &rootfs.entries {
         match node {
-            rootfs::Node::Directory { mode } => tree.insert_dir_with_mode(&path, mode)?,
-            rootfs::Node::File { content, mode } => tree.insert_file(&path, content, mode)?,
-            rootfs::Node::Symlink { target } => tree.insert_symlink(&path, &target)?,
+            rootfs::Node::Directory { mode } => tree.insert_dir_with_mode(path, *mode)?,
+            rootfs::Node::File { content, mode } => tree.insert_file(path, content.clone(), *mode)?,
+            rootfs::Node::Symlink { target } => tree.insert_symlink(path, target)?,
         }
     }
     Ok(tree)

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::debian::{self, DebianError, Node, Rootfs};
+use crate::debian::{self, BaseFiles, DebianError, Node, Rootfs};
 use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
 use crate::reporter::{Reporter, Unit as Counted};
@@ -79,14 +79,14 @@ pub enum Bytecode {
     Impossible(String),
 }
 
-/// Compiles what the store does not have yet, on all cores. CPU work: call it from blocking code. The base's packages for
-/// [`PLATFORM`] must be in the store.
+/// Compiles what the store does not have yet, on all cores. CPU work: call it from blocking code. `files` are those of the base
+/// for [`PLATFORM`].
 pub fn compile(
-    store: &Store,
-    base: &Debian,
+    files: &BaseFiles<'_>,
     units: &[Unit<'_>],
     reporter: &dyn Reporter,
 ) -> Result<Bytecode, BytecodeError> {
+    let (store, base) = (files.store, files.base);
     let Some(interpreter) = interpreter(base) else {
         return Ok(Bytecode::Impossible(format!(
             "the base is locked without {PLATFORM}, whose interpreter compiles"
@@ -109,7 +109,7 @@ pub fn compile(
             "the base's interpreter for {PLATFORM} does not run on this machine"
         )));
     }
-    let root = unpacked(store, base, interpreter)?;
+    let root = unpacked(files, interpreter)?;
     let python = Python {
         root,
         minor: base.python_minor(),
@@ -168,16 +168,15 @@ pub fn interpreter(base: &Debian) -> Option<Digest> {
 }
 
 /// The base's own standard library as a unit: Debian compiles it when packages are installed, which never happens here. It is
-/// the same for every platform; the base's packages for [`PLATFORM`] must be in the store.
-pub fn standard_library<'a>(store: &'a Store, base: &'a Debian) -> Result<Unit<'a>, BytecodeError> {
+/// the same for every platform; `files` are those for [`PLATFORM`].
+pub fn standard_library<'a>(files: &'a BaseFiles<'a>) -> Result<Unit<'a>, BytecodeError> {
+    let (store, base) = (files.store, files.base);
     let digest = interpreter(base).ok_or_else(|| DebianError::NotLocked(PLATFORM.to_owned()))?;
     let key = format!("standard library {digest}");
-    // The base is unpacked only if its modules were not compiled yet.
-    let unpacked: Mutex<Option<Rootfs>> = Mutex::new(None);
     let paths = match store.record::<Vec<String>>(RECORD, &key) {
         Some(paths) => paths,
         None => {
-            let rootfs = debian::rootfs(store, base, PLATFORM)?;
+            let rootfs = files.get()?;
             let folder = format!("{}/", base.stdlib().trim_start_matches('/'));
             let paths: Vec<String> = rootfs
                 .entries
@@ -186,7 +185,6 @@ pub fn standard_library<'a>(store: &'a Store, base: &'a Debian) -> Result<Unit<'
                 .map(|path| format!("/{path}"))
                 .collect();
             store.keep_record(RECORD, &key, &paths)?;
-            *lock(&unpacked) = Some(rootfs);
             paths
         }
     };
@@ -195,14 +193,8 @@ pub fn standard_library<'a>(store: &'a Store, base: &'a Debian) -> Result<Unit<'
         digest,
         paths,
         read: Box::new(move |path| {
-            let mut rootfs = lock(&unpacked);
-            if rootfs.is_none() {
-                *rootfs = Some(debian::rootfs(store, base, PLATFORM).map_err(io::Error::other)?);
-            }
-            match rootfs
-                .as_ref()
-                .and_then(|rootfs| rootfs.entries.get(path.trim_start_matches('/')))
-            {
+            let rootfs = files.get().map_err(io::Error::other)?;
+            match rootfs.entries.get(path.trim_start_matches('/')) {
                 Some(Node::File { content, .. }) => Ok(content.clone()),
                 _ => Err(io::ErrorKind::NotFound.into()),
             }
@@ -448,7 +440,8 @@ struct Manifest {
 }
 
 /// The folder of the unpacked interpreter; made, or made again, where it is not what it was.
-fn unpacked(store: &Store, base: &Debian, key: Digest) -> Result<PathBuf, BytecodeError> {
+fn unpacked(files: &BaseFiles<'_>, key: Digest) -> Result<PathBuf, BytecodeError> {
+    let store = files.store;
     let name = key.to_string();
     let root = store.folder().join("interpreters").join(key.hex());
     // One process unpacks; nobody looks at a folder that another one is replacing.
@@ -458,13 +451,13 @@ fn unpacked(store: &Store, base: &Debian, key: Digest) -> Result<PathBuf, Byteco
     {
         return Ok(root);
     }
-    let rootfs = debian::rootfs(store, base, PLATFORM)?;
+    let rootfs = files.get()?;
     let fault = |source| BytecodeError::Unpack {
         path: root.clone(),
         source,
     };
     let folder = store.temporary_folder()?;
-    let files = unpack(&rootfs, base, folder.path()).map_err(fault)?;
+    let files = unpack(&rootfs, files.base, folder.path()).map_err(fault)?;
     match std::fs::remove_dir_all(&root) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
         _ => {}

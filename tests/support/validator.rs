@@ -141,7 +141,7 @@ fn content(layout: &Path, descriptor: &Value, named: &mut BTreeSet<String>) -> V
 /// One gzip member with no name, comment or time in its head (RFC 1952), and nothing after it.
 fn gunzip(bytes: &[u8], what: &str) -> Vec<u8> {
     assert_eq!(&bytes[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0], "{what}");
-    let mut rest = &bytes[..];
+    let mut rest = bytes;
     let mut tar = Vec::new();
     flate2::bufread::GzDecoder::new(&mut rest)
         .read_to_end(&mut tar)

@@ -6,29 +6,40 @@ use bytes::Bytes;
 
 use super::decide::Plan;
 use super::{Failure, Session};
-use crate::cli::{base as locked_base, fetch};
-use crate::debian;
+use crate::cli::fetch;
+use crate::debian::BaseFiles;
 use crate::digest::{Digest, Hasher};
 use crate::layers::bytecode::{Bytecode, PLATFORM, Unit, compile, interpreter, standard_library};
 use crate::layers::recipe::{LAYOUT, PREFIX};
 use crate::layers::{self, MadeLayer, install, keyed_layer};
-use crate::lock::base::{Base, Debian};
 use crate::project::Project;
 use crate::python::target::PythonVersion;
 use crate::python::wheel::Wheel;
 use crate::serving::runtime;
-use crate::store::Store;
 use crate::tree::{PLAIN, Tree};
 
 /// The bytecode layer, or none where it cannot be made; `None` is said, not an error.
-pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option<MadeLayer>, Failure> {
-    let Base::Debian(base) = &plan.base else {
+pub fn layer(
+    project: &Project,
+    plan: &Plan,
+    files: Option<&BaseFiles<'_>>,
+    session: &Session,
+) -> Result<Option<MadeLayer>, Failure> {
+    let Some(files) = files else {
         session
             .printer()
             .say("no bytecode layer: the base's interpreter is not Debian's");
         return Ok(None);
     };
-    let (store, python) = (session.store()?, plan.production.target.python.minor_only());
+    // Whatever is built for, it is this platform's interpreter that compiles.
+    let (store, base, reporter) = (files.store, files.base, session.reporter());
+    let of_compiler = BaseFiles::new(store, base, PLATFORM);
+    let files = if files.platform == PLATFORM {
+        files
+    } else {
+        &of_compiler
+    };
+    let python = plan.production.target.python.minor_only();
     let wanted = Wanted::of(project);
     let Some(interpreter) = interpreter(base) else {
         session
@@ -37,34 +48,25 @@ pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option
         return Ok(None);
     };
     let key = key(interpreter, plan, &wanted);
-    if let Some(layer) = layers::stored_layer(&store, &key) {
+    if let Some(layer) = layers::stored_layer(store, &key) {
         return Ok(Some(layer));
     }
-    let archive = locked_base::archive(&project.manifest)?;
-    let (client, reporter) = (session.client(&[])?, session.reporter());
-    session.block_on(debian::fetch(
-        &client,
-        &store,
-        &archive.mirror,
-        base,
-        PLATFORM,
-        &*reporter,
-    ))??;
-    let files: Vec<_> = plan.production.included.iter().map(|one| &one.wheel).collect();
-    fetch::files(&project.manifest, &files, session)?;
-    let opened = files
+    super::make::fetch_base(project, files, session)?;
+    let wheels: Vec<_> = plan.production.included.iter().map(|one| &one.wheel).collect();
+    fetch::files(&project.manifest, &wheels, session)?;
+    let opened = wheels
         .iter()
         .map(|file| {
-            let wheel = layers::open_wheel(&store, &file.name, &file.digest)?;
-            let source = layers::wheel_file(&store, &wheel)?;
+            let wheel = layers::open_wheel(store, &file.name, &file.digest)?;
+            let source = layers::wheel_file(store, &wheel)?;
             Ok((wheel, source))
         })
         .collect::<Result<Vec<_>, layers::LayerError>>()?;
-    let mut units = vec![library(&store, base, &wanted)?, own_runtime(python)];
+    let mut units = vec![library(files, &wanted)?, own_runtime(python)];
     for (wheel, source) in &opened {
         units.extend(wheel_unit(wheel, source, python, &wanted)?);
     }
-    let made = match compile(&store, base, &units, &*reporter)? {
+    let made = match compile(files, &units, &*reporter)? {
         Bytecode::Made(made) => made,
         Bytecode::Impossible(why) => {
             session.printer().say(&format!("no bytecode layer: {why}"));
@@ -72,7 +74,7 @@ pub fn layer(project: &Project, plan: &Plan, session: &Session) -> Result<Option
         }
     };
     let title = format!("bytecode of {} modules", made.len());
-    keyed_layer::<Failure>(&store, key, 0, &title, || {
+    keyed_layer::<Failure>(store, key, 0, &title, || {
         let mut tree = Tree::new();
         for (path, bytes) in made {
             tree.insert_file(&path, bytes, PLAIN)?;
@@ -130,9 +132,9 @@ fn key(interpreter: Digest, plan: &Plan, wanted: &Wanted) -> Digest {
     hasher.finish()
 }
 
-fn library<'a>(store: &'a Store, base: &'a Debian, wanted: &Wanted) -> Result<Unit<'a>, Failure> {
-    let mut unit = standard_library(store, base)?;
-    let folder = format!("{}/", base.stdlib());
+fn library<'a>(files: &'a BaseFiles<'a>, wanted: &Wanted) -> Result<Unit<'a>, Failure> {
+    let mut unit = standard_library(files)?;
+    let folder = format!("{}/", files.base.stdlib());
     // What the server imports of it is not in the replay's list; these packages are what it is made of.
     let of_server = [
         "asyncio",

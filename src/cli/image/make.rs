@@ -6,6 +6,7 @@
 use super::decide::Plan;
 use super::{Failure, Session};
 use crate::cli::{base as locked_base, fetch};
+use crate::debian::BaseFiles;
 use crate::digest::Digest;
 use crate::layers::recipe::{PREFIX, Recipe};
 use crate::layers::sums::{Sum, Sums};
@@ -31,40 +32,68 @@ pub fn layers(
     bytecode: bool,
     session: &Session,
 ) -> Result<Vec<MadeLayer>, Failure> {
-    let store = session.store()?;
     let python: PythonVersion = plan.production.target.python.minor_only();
-    let mut made = vec![base(project, plan, session)?];
-    made.extend(wheels(project, plan, python, session)?);
+    // First what is made in no time: a mistake there is told before anything is downloaded.
+    let (environment, own) = (environment(plan, python, session)?, own(project, plan, session)?);
+    // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
+    let store = session.store()?;
+    let files = match &plan.base {
+        Base::Debian(debian) => Some(BaseFiles::new(&store, debian, plan.platform.name())),
+        Base::Registry(_) => None,
+    };
+    let (base, wheels, bytecode) = std::thread::scope(|threads| {
+        let base = threads.spawn(|| base(project, plan, files.as_ref(), session));
+        let bytecode = threads.spawn(|| match bytecode {
+            true => super::bytecode::layer(project, plan, files.as_ref(), session),
+            false => Ok(None),
+        });
+        let wheels = wheels(project, plan, python, session);
+        (joined(base), wheels, joined(bytecode))
+    });
+    let mut made = vec![base?];
+    made.extend(wheels?);
+    made.push(environment);
+    made.extend(bytecode?);
+    made.extend(own);
+    Ok(made)
+}
 
+/// What a thread came to; its panic is this one's.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The environment's frame and the runtime in it.
+fn environment(plan: &Plan, python: PythonVersion, session: &Session) -> Result<MadeLayer, Failure> {
     let mut tree = install::venv_tree(&plan.base.python_path(), python)?;
     let site_packages = format!("{PREFIX}/{}", install::Scheme::image(python).site_packages());
     tree.merge(pipeline::runtime(&site_packages, runtime::FILES)?)?;
-    made.push(layers::layer_from_tree(
+    let store = session.store()?;
+    Ok(layers::layer_from_tree(
         &store,
         &tree,
         0,
         "environment and serving runtime",
-    )?);
-    if bytecode && let Some(layer) = super::bytecode::layer(project, plan, session)? {
-        made.push(layer);
-    }
+    )?)
+}
 
+/// The project's own: trained values, the record of the run, code.
+fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 3], Failure> {
+    let store = session.store()?;
     let epoch = super::describe::epoch()?;
     pipeline::check_values(project.root(), &plan.files, &plan.frozen)?;
     let values_key = pipeline::values_key(&plan.files, &plan.frozen, epoch);
-    made.push(layers::keyed_layer(
-        &store,
-        values_key,
-        epoch,
-        "trained values",
-        || Ok::<_, Failure>(pipeline::values(project.root(), &plan.files, &plan.frozen)?),
-    )?);
-    made.push(layers::layer_from_tree(
+    let values = layers::keyed_layer(&store, values_key, epoch, "trained values", || {
+        Ok::<_, Failure>(pipeline::values(project.root(), &plan.files, &plan.frozen)?)
+    })?;
+    let record = layers::layer_from_tree(
         &store,
         &pipeline::run_record(project.root())?,
         epoch,
         "record of the run",
-    )?);
+    )?;
     let settings = project.resolve(Half::Serving, &Overrides::from_process(None, Vec::new()))?;
     let app = serving::app(project, &settings, &plan.files, serving::openapi::of(project))?;
     let (shipped, _) = project.shipped(&plan.closure)?;
@@ -72,35 +101,45 @@ pub fn layers(
     for (path, bytes) in render::files(&app, "artifacts") {
         code.insert_file(&format!("{}/{path}", pipeline::APP), bytes, PLAIN)?;
     }
-    made.push(layers::layer_from_tree(&store, &code, epoch, "project code")?);
-    Ok(made)
+    let code = layers::layer_from_tree(&store, &code, epoch, "project code")?;
+    Ok([values, record, code])
 }
 
-fn base(project: &Project, plan: &Plan, session: &Session) -> Result<MadeLayer, Failure> {
-    let (store, reporter) = (session.store()?, session.reporter());
-    match &plan.base {
-        Base::Debian(debian) => {
-            let platform = plan.platform.name();
-            if let Some(layer) = layers::base::stored(&store, debian, platform)? {
-                return Ok(layer);
-            }
-            let archive = locked_base::archive(&project.manifest)?;
-            let client = session.client(&[])?;
-            session.block_on(crate::debian::fetch(
-                &client,
-                &store,
-                &archive.mirror,
-                debian,
-                platform,
-                &*reporter,
-            ))??;
-            Ok(layers::base::layer(&store, debian, platform)?)
-        }
-        Base::Registry(base) => Err(Failure::new(format!(
+fn base(
+    project: &Project,
+    plan: &Plan,
+    files: Option<&BaseFiles<'_>>,
+    session: &Session,
+) -> Result<MadeLayer, Failure> {
+    match (&plan.base, files) {
+        (Base::Registry(base), _) => Err(Failure::new(format!(
             "the base {} cannot be built on yet",
             base.reference
         ))),
+        (Base::Debian(_), None) => Err(Failure::new("the base has no files for this platform")),
+        (Base::Debian(debian), Some(files)) => {
+            if let Some(layer) = layers::base::stored(files.store, debian, files.platform)? {
+                return Ok(layer);
+            }
+            fetch_base(project, files, session)?;
+            Ok(layers::base::layer(files)?)
+        }
     }
+}
+
+/// Brings the base's packages into the store.
+pub fn fetch_base(project: &Project, files: &BaseFiles<'_>, session: &Session) -> Result<(), Failure> {
+    let archive = locked_base::archive(&project.manifest)?;
+    let (client, reporter) = (session.client(&[])?, session.reporter());
+    session.block_on(crate::debian::fetch(
+        &client,
+        files.store,
+        &archive.mirror,
+        files.base,
+        files.platform,
+        &*reporter,
+    ))??;
+    Ok(())
 }
 
 /// The wheels' layers: heavy ones alone, the tail together.
