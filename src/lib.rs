@@ -35,4 +35,5 @@ pub mod deflate;
 pub mod digest;
 pub mod http;
 pub mod python;
+pub mod regular;
 pub mod reporter;

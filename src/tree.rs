@@ -9,12 +9,14 @@ pub mod zip;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+
+use crate::regular;
 
 /// Paths are relative, `/`-separated, and sorted; parents are always there and come first.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +65,8 @@ pub const PLAIN: u32 = 0o644;
 impl Source {
     /// A file on disk, as large as it is now.
     pub fn file(path: &Path) -> Result<Self, TreeError> {
-        let data = fs::metadata(path).map_err(read_error(path))?;
+        let file = regular::open(path).map_err(|irregular| read_error(path)(irregular.into()))?;
+        let data = file.metadata().map_err(read_error(path))?;
         Ok(Self::File {
             path: path.to_owned(),
             size: data.len(),
@@ -87,7 +90,7 @@ impl Source {
         let changed = || TreeError::Changed {
             path: path.display().to_string(),
         };
-        let mut file = File::open(path).map_err(read_error(path))?;
+        let mut file = regular::open(path).map_err(|irregular| read_error(path)(irregular.into()))?;
         let mut buffer = vec![0; 128 << 10];
         let mut seen = 0;
         loop {

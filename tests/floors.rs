@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("digest", 1),
     ("deflate", 1),
     ("http", 1),
+    ("regular", 1),
     ("reporter", 1),
 ];
 

@@ -16,7 +16,7 @@ use crate::lock::diff::diff;
 use crate::lock::satisfies::refreshed;
 use crate::lock::{FILE_NAME, Lock, SERVING_GROUP};
 use crate::project::uv::SourceKind;
-use crate::project::{Declared, Manifest};
+use crate::project::{Declared, Manifest, reading};
 use crate::python::requirement::{self, Requirement};
 use crate::python::target::{Libc, Platform, PythonVersion};
 use crate::resolve::{self, ForkStrategy, Inputs, Never, Options, Preferences, Prerelease, Resolution};
@@ -168,7 +168,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         return Ok(outdated(session, &path, "there is no lock"));
     }
 
-    let preferences = preferences(&manifest, old.as_ref(), &args);
+    let preferences = preferences(&manifest, old.as_ref(), &args)?;
     let client = session.client(&[])?;
     let (store, reporter) = (session.store()?, session.reporter());
     let task = reporter.start("Resolving", crate::reporter::Unit::Items, None);
@@ -511,44 +511,37 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
 }
 
 /// What was chosen before: the lock, then what other tools' files pin.
-fn preferences(manifest: &Manifest, old: Option<&Lock>, args: &Args) -> Preferences {
+fn preferences(manifest: &Manifest, old: Option<&Lock>, args: &Args) -> Result<Preferences, Failure> {
     if args.upgrade {
-        return Preferences::default();
+        return Ok(Preferences::default());
     }
     let mut preferences = match old {
         Some(old) => Preferences::from_lock(old, &args.upgrade_package),
         None => Preferences::default(),
     };
     if !args.upgrade_package.is_empty() {
-        return preferences;
+        return Ok(preferences);
     }
-    for file in other_locks(&manifest.root) {
-        let name = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if let Ok(text) = std::fs::read_to_string(&file) {
-            preferences.add_text(&name, &text);
+    for name in other_locks(&manifest.root) {
+        // A link that leads out of the project, a pipe: as wrong here as anywhere.
+        if let Some(source) = reading::text(&manifest.root, Path::new(&name), reading::RECORD_LIMIT)? {
+            preferences.add_text(&name, &source.text);
         }
     }
-    preferences
+    Ok(preferences)
 }
 
-fn other_locks(root: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(root)
+fn other_locks(root: &Path) -> Vec<String> {
+    let mut found: Vec<String> = std::fs::read_dir(root)
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
             name == "uv.lock"
                 || name == "poetry.lock"
                 || (name.starts_with("requirements") && name.ends_with(".txt"))
         })
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-        .map(|entry| entry.path())
         .collect();
     found.sort();
     found

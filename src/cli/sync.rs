@@ -12,7 +12,7 @@ use super::{Exit, Failure, Session, fetch};
 use crate::layers::environment::interpreter::{self, Interpreter};
 use crate::layers::environment::{Change, Environment, State};
 use crate::layers::open_wheel;
-use crate::lock::{FILE_NAME, File, Lock, Package, SERVING_GROUP, Source};
+use crate::lock::{File, Lock, Package, SERVING_GROUP, Source};
 use crate::project::Manifest;
 use crate::python::target::PythonVersion;
 use crate::python::wheel::Wheel;
@@ -22,7 +22,8 @@ use crate::store::Store;
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Installs what pylock.toml says into .venv, with every hash checked, and removes what it installed before and is
-not locked any more. The project's own package is importable there, from its sources.
+not locked any more. The project's own package is importable there, from its sources. A lock that pyproject.toml has
+outgrown is refused: `mlrails lock` brings it up to date.
 
 Examples:
   mlrails sync                      the dependencies, the default groups (dev), and what serving needs
@@ -57,14 +58,8 @@ pub struct Args {
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let started = Instant::now();
     let manifest = crate::project::read(session.project_folder())?;
-    let path = manifest.root.join(FILE_NAME);
-    let lock = Lock::read(&path)?.ok_or_else(|| {
-        Failure::new(format!(
-            "{} is missing: there is nothing to install from",
-            path.display()
-        ))
-        .hint("`mlrails lock` writes it")
-    })?;
+    // As `image` does: what is installed is what the project asks for today, or nothing.
+    let lock = super::lock::current(&manifest)?;
     let environment = Environment::at(manifest.root.join(".venv"));
     let store = session.store()?;
     // Two at once would install over each other.

@@ -21,6 +21,10 @@ use uv_normalize::PackageName;
 
 use super::IndexError;
 use crate::http::{Credentials, Redacted, same_origin};
+use crate::regular;
+
+/// The largest file of configuration that is read, in bytes.
+const LARGEST: u64 = 4 << 20;
 
 /// The public index's short name; its address is made from it here and nowhere else.
 const PUBLIC: &str = concat!("py", "pi");
@@ -296,9 +300,13 @@ fn uv_files(folder: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<
         machine,
     ];
     for path in files.into_iter().flatten() {
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            continue;
+        let text = match path.parent() == Some(folder) {
+            true => regular::text_beside(&path, LARGEST)
+                .map_err(|irregular| IndexError::Config(format!("{}: {irregular}", path.display())))?,
+            // What is the user's own may be a link to anywhere.
+            false => regular::text(&path, LARGEST).ok(),
         };
+        let Some(text) = text else { continue };
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
             IndexError::Config(format!("{} is not TOML: {}", path.display(), error.message()))
         })?;
@@ -376,7 +384,7 @@ fn pip_files(variable: &dyn Fn(&str) -> Option<String>) -> Flags {
     };
     let mut found = Flags::default();
     for path in files.into_iter().flatten() {
-        if let Ok(text) = std::fs::read_to_string(&path) {
+        if let Ok(text) = regular::text(&path, LARGEST) {
             let file = pip_file(&text);
             found.index_url = found.index_url.or(file.index_url);
             found.extra_index_urls.extend(file.extra_index_urls);
@@ -448,7 +456,7 @@ fn netrc(variable: &dyn Fn(&str) -> Option<String>) -> Vec<Machine> {
     let path = variable("NETRC")
         .map(PathBuf::from)
         .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".netrc")));
-    path.and_then(|path| std::fs::read_to_string(path).ok())
+    path.and_then(|path| regular::text(&path, LARGEST).ok())
         .map(|text| netrc_machines(&text))
         .unwrap_or_default()
 }

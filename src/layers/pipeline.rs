@@ -12,6 +12,7 @@ use super::recipe::LAYOUT;
 use crate::digest::{Digest, Hasher};
 use crate::project::files::ShippedFile;
 use crate::project::record::FilesRecord;
+use crate::regular;
 use crate::tree::{EXECUTABLE, PLAIN, Source, Tree, TreeError};
 
 /// Where the application is in every image, relative to its root.
@@ -112,6 +113,9 @@ pub fn run_record(root: &Path) -> Result<Tree, PipelineError> {
     Ok(tree)
 }
 
+/// Files beyond this size, in bytes, are not held in memory.
+const LARGE: u64 = 16 << 20;
+
 /// The project's package and what is included with it, below `app`.
 pub fn code(shipped: &[ShippedFile]) -> Result<Tree, PipelineError> {
     let mut tree = Tree::new();
@@ -119,12 +123,13 @@ pub fn code(shipped: &[ShippedFile]) -> Result<Tree, PipelineError> {
     for file in shipped {
         let mode = if file.executable { EXECUTABLE } else { PLAIN };
         let path = format!("{APP}/{}", file.path.display());
-        // Read now, and once: what was listed a moment ago may be edited while the image is built.
-        let bytes = std::fs::read(&file.source).map_err(|source| PipelineError::Read {
-            path: file.source.clone(),
-            source,
-        })?;
-        tree.insert_file(&path, bytes, mode)?;
+        let content = Source::file(&file.source)?;
+        if content.size() > LARGE {
+            tree.insert_file(&path, content, mode)?;
+        } else {
+            // Read now, and once: what was listed a moment ago may be edited while the image is built.
+            tree.insert_file(&path, content.read()?, mode)?;
+        }
     }
     Ok(tree)
 }
@@ -134,7 +139,7 @@ fn digest_of(path: &Path) -> Result<Digest, PipelineError> {
         path: path.to_owned(),
         source,
     };
-    let mut file = std::fs::File::open(path).map_err(fault)?;
+    let mut file = regular::open(path).map_err(|irregular| fault(irregular.into()))?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

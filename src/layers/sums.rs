@@ -13,6 +13,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::regular;
+
+/// The largest file that is read, in bytes: a line has 250, and a project makes a few layers a week.
+const LARGEST: u64 = 64 << 20;
 
 /// What a recipe became.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,17 +62,12 @@ impl Sums {
     pub fn read(project: &Path) -> Result<Self, SumError> {
         let path = project.join("mlrails.sum");
         let shown = path.display().to_string();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(SumError::Io {
-                    action: "read",
-                    path: shown,
-                    source,
-                });
-            }
-        };
+        let text = regular::text_beside(&path, LARGEST).map_err(|irregular| SumError::Io {
+            action: "read",
+            path: shown.clone(),
+            source: irregular.into(),
+        })?;
+        let text = text.unwrap_or_default();
         let mut known = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             let malformed = |why: &str| SumError::Malformed {

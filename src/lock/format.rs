@@ -18,6 +18,7 @@ use uv_pep508::MarkerTree;
 use super::{File, Location, Lock, Package, Settings, Source};
 use crate::digest::Digest;
 use crate::python::requirement;
+use crate::regular::{self, Irregular};
 
 /// The largest lock that is read; one with 2,000 packages and all their wheels is 20 MB.
 const LARGEST: u64 = 64 << 20;
@@ -50,28 +51,19 @@ fn refuse<T>(rule: impl Into<String>) -> Result<T, Fault> {
 impl Lock {
     /// Reads the lock at `path`. `Ok(None)` if there is no such file.
     pub fn read(path: &Path) -> Result<Option<Self>, LockError> {
-        use std::io::Read as _;
         let shown = path.display().to_string();
-        let read = |source| LockError::Read {
-            path: shown.clone(),
-            source,
+        let text = match regular::text_beside(path, LARGEST) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(Irregular::TooLarge { .. }) => return Err(LockError::TooLarge { path: shown }),
+            Err(Irregular::Io(source)) => return Err(LockError::Read { path: shown, source }),
+            Err(irregular) => {
+                return Err(LockError::Refused {
+                    path: shown,
+                    rule: irregular.to_string(),
+                });
+            }
         };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(read(error)),
-        };
-        if !file.metadata().map_err(read)?.is_file() {
-            return Err(LockError::Refused {
-                path: shown,
-                rule: "it is not a regular file".to_owned(),
-            });
-        }
-        let mut text = String::new();
-        file.take(LARGEST + 1).read_to_string(&mut text).map_err(read)?;
-        if text.len() as u64 > LARGEST {
-            return Err(LockError::TooLarge { path: shown });
-        }
         Self::parse(&text, &shown).map(Some)
     }
 

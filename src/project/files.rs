@@ -7,12 +7,12 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::mistake::{Mistake, Rule};
-use super::reading::{kind_name, locate};
+use super::reading::locate;
 use super::source::module_name;
+use crate::regular;
 
 /// What one package may hold.
 #[derive(Debug, Clone, Copy)]
@@ -126,9 +126,9 @@ pub fn list(
                     continue;
                 }
             };
-            match FileType::from_raw_mode(status.mode()) {
-                FileType::Directory => pending.push((inner, depth + 1)),
-                FileType::RegularFile | FileType::Symlink => {
+            match status.file_type() {
+                kind if kind.is_dir() => pending.push((inner, depth + 1)),
+                kind if kind.is_file() || kind.is_symlink() => {
                     let found = file(root, &path, destination.join(&inner), &mut files.left_out);
                     match found {
                         Ok(Some(mut found)) => {
@@ -154,7 +154,7 @@ pub fn list(
                     }
                 }
                 kind => {
-                    let kind = kind_name(kind).to_owned();
+                    let kind = regular::kind(kind).to_owned();
                     mistakes.push(Mistake::new(Rule::NotAFile { path, kind }));
                 }
             }

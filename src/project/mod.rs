@@ -12,7 +12,7 @@ pub mod judgement;
 pub mod mistake;
 pub mod place;
 pub mod pyproject;
-mod reading;
+pub mod reading;
 pub mod record;
 pub mod settings;
 pub mod source;

@@ -4,12 +4,12 @@
 //! before anything ships, so that a class that nobody can import is found here and not at the first request.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use super::record::FilesRecord;
 use super::source::pickle::{self, GlobalProblem, PickleError};
+use crate::regular::{self, Irregular};
 
 /// The modules behind values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,8 +66,15 @@ pub fn needs(
             continue;
         }
         let file = || record.file.clone();
-        let opened = File::open(root.join("artifacts").join(&record.file))
-            .map_err(|source| ValueError::Open { file: file(), source })?;
+        let located = regular::locate(root, Path::new(&shown));
+        let opened = located.and_then(|path| match path {
+            Some(path) => regular::open(&path),
+            None => Err(Irregular::Io(std::io::ErrorKind::NotFound.into())),
+        });
+        let opened = opened.map_err(|irregular| ValueError::Open {
+            file: file(),
+            source: irregular.into(),
+        })?;
         let facts = pickle::inspect(&opened).map_err(|source| ValueError::Pickle { file: file(), source })?;
         let problems = pickle::check_globals(&facts, own, provided);
         if !problems.is_empty() {

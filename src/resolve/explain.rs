@@ -250,30 +250,30 @@ fn nearest<'v>(versions: &'v [Version], range: &Ranges<Version>) -> Option<&'v V
         .or_else(|| versions.get(at))
 }
 
-/// A range as requirements write it. Internal bounds around local versions and prereleases read as what was written.
+/// A range as requirements write it. Internal bounds around local versions and prereleases read as what was written: a
+/// version's text leaves their marks out.
 fn specifiers(range: &Ranges<Version>) -> String {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     let range = uv_pep440::strip_local_version_sentinels(range);
     if range == Ranges::full() {
         return " (any version)".to_owned();
     }
-    let plain = |version: &Version| version.clone().with_min(None).with_max(None).to_string();
     let parts: Vec<String> = range
         .iter()
         .map(|(lower, upper)| match (lower, upper) {
-            (Included(one), Included(other)) if one == other => format!("=={}", plain(one)),
+            (Included(one), Included(other)) if one == other => format!("=={one}"),
             _ => {
                 let mut text = match lower {
-                    Included(version) => format!(">={}", plain(version)),
-                    Excluded(version) => format!(">{}", plain(version)),
+                    Included(version) => format!(">={version}"),
+                    Excluded(version) => format!(">{version}"),
                     Unbounded => String::new(),
                 };
                 if !text.is_empty() && !matches!(upper, Unbounded) {
                     text.push(',');
                 }
                 match upper {
-                    Included(version) => text.push_str(&format!("<={}", plain(version))),
-                    Excluded(version) => text.push_str(&format!("<{}", plain(version))),
+                    Included(version) => text.push_str(&format!("<={version}")),
+                    Excluded(version) => text.push_str(&format!("<{version}")),
                     Unbounded => {}
                 }
                 text

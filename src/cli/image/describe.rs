@@ -14,6 +14,8 @@ use crate::layers::{MadeLayer, Origin};
 use crate::lock::base::Base;
 use crate::oci::Platform;
 use crate::project::Project;
+use crate::project::reading::RECORD_LIMIT;
+use crate::regular;
 
 /// `SOURCE_DATE_EPOCH` in seconds, else 0: the project's layers and the image's date.
 pub fn epoch() -> Result<u64, Failure> {
@@ -66,7 +68,7 @@ pub fn description(
         Base::Registry(base) => base.reference.clone(),
     };
     labels.insert("org.opencontainers.image.base.name".to_owned(), base);
-    let run = std::fs::read(project.root().join("artifacts/run.json")).unwrap_or_default();
+    let run = regular::bytes(&project.root().join("artifacts/run.json"), RECORD_LIMIT).unwrap_or_default();
     labels.insert("dev.mlrails.run".to_owned(), Digest::of(&run).to_string());
     if freshness == Freshness::Stale {
         labels.insert("dev.mlrails.stale".to_owned(), "true".to_owned());

@@ -8,6 +8,11 @@ use std::path::Path;
 use serde::Serialize;
 use uv_normalize::PackageName;
 
+use crate::regular;
+
+/// The largest file of installed metadata that is read, in bytes: the longest RECORD in the wild has 3 MB.
+const LARGEST: u64 = 32 << 20;
+
 /// How a module's distribution is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -134,7 +139,7 @@ impl Distributions {
 
 /// The top-level modules of one installed distribution: `top_level.txt`, else RECORD's first path segments.
 fn installed_modules(folder: &Path) -> BTreeSet<String> {
-    if let Ok(text) = std::fs::read_to_string(folder.join("top_level.txt")) {
+    if let Ok(text) = regular::text(&folder.join("top_level.txt"), LARGEST) {
         let names: BTreeSet<String> = text
             .lines()
             .map(|line| line.trim().to_owned())
@@ -144,7 +149,7 @@ fn installed_modules(folder: &Path) -> BTreeSet<String> {
             return names;
         }
     }
-    let Ok(text) = std::fs::read_to_string(folder.join("RECORD")) else {
+    let Ok(text) = regular::text(&folder.join("RECORD"), LARGEST) else {
         return BTreeSet::new();
     };
     let mut names = BTreeSet::new();
