@@ -43,6 +43,14 @@ impl Bench {
             .run()
     }
 
+    /// Another command on the project, with the same cache.
+    pub fn run(&self, words: &[&str]) -> Outcome {
+        Mlrails::new(self.home.path())
+            .project(self.project.path())
+            .args(words)
+            .run()
+    }
+
     /// `name version [marker]` per entry.
     pub fn locked(&self) -> Vec<String> {
         let lock = Lock::read(&self.path("pylock.toml")).unwrap().unwrap();
@@ -218,6 +226,46 @@ fn an_unsolvable_project_is_told_why() {
         assert!(said.contains(part), "{part}\n{}", outcome.stderr);
     }
     assert!(!bench.path("pylock.toml").exists());
+}
+
+#[test]
+fn bounds_of_every_kind_are_told_as_they_were_written() {
+    let server = Shelf::default()
+        .wheel("a", "1.0", &[])
+        .wheel("a", "2.0rc1", &[])
+        .serve();
+    for bound in [
+        ">=3.0rc1",
+        ">3.0.dev2",
+        ">=3.0.post1",
+        ">3.0.post1",
+        "==3.0rc1",
+        "==3.0+cpu",
+        "~=3.0b2",
+        "<0.5.dev1",
+        "<=0.5rc1",
+        "<0.5.post2",
+        ">=2!1.0a1",
+        "==3.0.post1.dev4",
+        "==9.*",
+    ] {
+        let bench = Bench::new(&format!("dependencies = [\"a{bound}\"]"));
+        bench
+            .lock(&server, &[])
+            .expect(1)
+            .says(&[&format!("the project asks for `a{bound}`"), "no version of a is "]);
+    }
+    // In a chain, and when solving again.
+    let server = Shelf::default()
+        .wheel("a", "1.0", &[])
+        .wheel("a", "2.0rc1", &[])
+        .wheel("t", "1.0", &["Requires-Dist: a>=2.0rc1"])
+        .wheel("t", "2.0.dev1", &["Requires-Dist: a<2.0.dev3,>=1.5b1"])
+        .serve();
+    let bench = asks_for_a();
+    bench.lock(&server, &[]).expect(0);
+    bench.write("dependencies = [\"a<2.0rc1\", \"t>=1.0rc1\"]");
+    bench.lock(&server, &[]).expect(1).says(&["needs a>=2.0rc1"]);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use mlrails::digest::Digest;
 
+use crate::lock::asks_for_a;
 use crate::support::driver::{Mlrails, Outcome};
+use crate::support::index::Shelf;
 use crate::support::wheels::MakeWheel;
 
 /// A project with a lock of local wheels, a home for the cache, and an interpreter that only says what it is.
@@ -235,7 +237,7 @@ fn what_cannot_be_is_said() {
     project
         .sync(&[])
         .expect(1)
-        .says(&["pylock.toml is missing", "hint: `mlrails lock` writes it"]);
+        .says(&["there is no pylock.toml", "hint: run `mlrails lock`"]);
     project.lock(&tool("1.0"), "");
     // Another minor is not the locked one.
     fs::remove_file(project.home.path().join("bin/python3.11")).unwrap();
@@ -341,4 +343,39 @@ fn a_real_interpreter_runs_what_was_installed() {
     let code = "import sys, demo, importlib.metadata as m; print(demo.ANSWER, m.version('tool'), sys.prefix != sys.base_prefix, \
                 all(f.locate().exists() for f in m.files('tool')))";
     assert_eq!(output("python", &["-c", code]), "42 1.0 True True\n");
+}
+
+#[test]
+fn a_lock_that_the_project_has_outgrown_is_refused() {
+    let server = Shelf::default()
+        .wheel("a", "1.0", &[])
+        .wheel("b", "1.0", &[])
+        .serve();
+    let bench = asks_for_a();
+    let refused = |parts: &[&str]| {
+        let outcome = bench.run(&["sync"]).expect(1).says(parts);
+        assert!(!bench.path(".venv").exists(), "{}", outcome.stderr);
+    };
+    refused(&["there is no pylock.toml", "hint: run `mlrails lock`"]);
+    bench.lock(&server, &[]).expect(0);
+    bench.write("dependencies = [\"a\", \"b\"]");
+    refused(&[
+        "pylock.toml is out of date: the project needs `b`",
+        "hint: run `mlrails lock`",
+    ]);
+    bench.write("dependencies = [\"a>=2\"]");
+    refused(&["pylock.toml is out of date: the project needs `a>=2`"]);
+    bench.write("dependencies = [\"a\"]\n[dependency-groups]\ndev = [\"b\"]");
+    refused(&["pylock.toml is out of date: the group `dev` needs `b`"]);
+    let lock = std::fs::read_to_string(bench.path("pylock.toml")).unwrap();
+    std::fs::write(
+        bench.path("pylock.toml"),
+        lock.replace("created-by = \"mlrails\"", "created-by = \"other\""),
+    )
+    .unwrap();
+    refused(&["pylock.toml is out of date"]);
+    // What still answers for the project is installed; the interpreter comes after the lock is judged.
+    bench.write("dependencies = [\"a\"]");
+    let outcome = bench.run(&["sync", "--python", "/bin/false"]).expect(1);
+    assert!(!outcome.stderr.contains("out of date"), "{}", outcome.stderr);
 }

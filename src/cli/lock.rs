@@ -13,8 +13,9 @@ use super::base::{self, Upgrade};
 use super::{Exit, Failure, Session};
 use crate::index::{Network, config};
 use crate::lock::diff::diff;
-use crate::lock::satisfies::refreshed;
-use crate::lock::{FILE_NAME, Lock, SERVING_GROUP};
+use crate::lock::reach::Scope;
+use crate::lock::satisfies::{Wanted, package_markers, refreshed};
+use crate::lock::{CREATED_BY, FILE_NAME, Lock, SERVING_GROUP};
 use crate::project::uv::SourceKind;
 use crate::project::{Declared, Manifest, reading};
 use crate::python::requirement::{self, Requirement};
@@ -244,19 +245,47 @@ fn attach_base(manifest: &Manifest, args: &Args, lock: &mut Lock, session: &Sess
 /// The project's lock, if it still answers for what pyproject.toml asks. For the commands that install from it: they
 /// ask no index, so the index that it was made with is not compared.
 pub fn current(manifest: &Manifest) -> Result<Lock, Failure> {
-    let path = manifest.root.join(FILE_NAME);
-    let hint = "run `mlrails lock`";
-    let lock = Lock::read(&path)?.ok_or_else(|| {
-        Failure::new(format!("there is no {FILE_NAME} in {}", manifest.root.display())).hint(hint)
-    })?;
-    let args = Args::default();
-    let mut wanted = inputs(manifest, &args)?.wanted(&options(manifest, &args)?, &[])?;
-    wanted.options = lock.mlrails.inputs.clone();
-    match refreshed(&lock, &wanted) {
-        Ok(lock) => Ok(lock),
-        Err(why) => Err(Failure::new(format!("{FILE_NAME} is out of date: {why}")).hint(hint)),
+    let lock = there(manifest)?;
+    let wanted = wanted(manifest, &lock)?;
+    refreshed(&lock, &wanted).map_err(|why| outgrown(&why))
+}
+
+/// The project's lock for whoever only installs it: as [`current`], and a lock that another tool wrote is taken as well. That one
+/// does not say what its packages require, so it is judged by the project's own lines alone.
+pub fn installable(manifest: &Manifest) -> Result<Lock, Failure> {
+    let lock = there(manifest)?;
+    let mut wanted = wanted(manifest, &lock)?;
+    if lock.created_by == CREATED_BY {
+        return refreshed(&lock, &wanted).map_err(|why| outgrown(&why));
+    }
+    let serving = |scope: &Scope| matches!(scope, Scope::Group(name) if name.as_ref() == SERVING_GROUP);
+    wanted.requirements.retain(|(scope, _)| !serving(scope));
+    match package_markers(&wanted, &lock.packages) {
+        Ok(_) => Ok(lock),
+        Err(why) => Err(outgrown(&why)),
     }
 }
+
+fn there(manifest: &Manifest) -> Result<Lock, Failure> {
+    Lock::read(&manifest.root.join(FILE_NAME))?.ok_or_else(|| {
+        Failure::new(format!("there is no {FILE_NAME} in {}", manifest.root.display())).hint(HINT)
+    })
+}
+
+fn wanted(manifest: &Manifest, lock: &Lock) -> Result<Wanted, Failure> {
+    let args = Args::default();
+    let wanted = inputs(manifest, &args)?.wanted(&options(manifest, &args)?, &[])?;
+    Ok(Wanted {
+        options: lock.mlrails.inputs.clone(),
+        ..wanted
+    })
+}
+
+fn outgrown(why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("{FILE_NAME} is out of date: {why}")).hint(HINT)
+}
+
+const HINT: &str = "run `mlrails lock`";
 
 fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
     let pyproject = &manifest.pyproject;

@@ -30,6 +30,9 @@ pub const FILE_NAME: &str = "pylock.toml";
 /// The reserved dependency group of the serving runtime's own packages, locked in the project's solve.
 pub const SERVING_GROUP: &str = "mlrails-serving";
 
+/// What a lock of ours says of its writer.
+pub const CREATED_BY: &str = "mlrails";
+
 /// A lock file. Packages are sorted by name, then version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lock {

@@ -50,7 +50,7 @@ pub(super) fn merge(
         _ => forks.into_iter().map(|(_, fork)| fork).collect(),
     };
     Ok(Lock {
-        created_by: "mlrails".to_owned(),
+        created_by: crate::lock::CREATED_BY.to_owned(),
         requires_python: wanted.requires_python.clone(),
         environments: wanted.environments.clone(),
         extras: wanted.extras.clone(),
