@@ -63,7 +63,9 @@ pub fn publish(
         digest: image.digest(),
         location: path.display().to_string(),
         reused: 0,
+        reused_layers: 0,
         sent: total,
+        sent_layers: image.layers().len(),
     })
 }
 

@@ -118,10 +118,13 @@ pub async fn publish(
             digest: image.digest(),
             location,
             reused: total,
+            reused_layers: chosen.layers.len(),
             sent: 0,
+            sent_layers: 0,
         });
     }
     let task = reporter.start(&location, Unit::Bytes, Some(total));
+    let layers = chosen.layers.len();
     let outcome = load(&docker, host, names, Publishable::Image(chosen), &|count| {
         reporter.advance(task, count)
     })
@@ -132,7 +135,9 @@ pub async fn publish(
         digest: image.digest(),
         location,
         reused: 0,
+        reused_layers: 0,
         sent: total,
+        sent_layers: layers,
     })
 }
 

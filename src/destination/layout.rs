@@ -47,15 +47,18 @@ pub fn publish(
         reporter.advance(task, count)
     });
     reporter.finish(task);
-    let reused = outcome?;
+    let (reused, reused_layers) = outcome?;
     Ok(Published {
         digest: image.digest(),
         location: folder.display().to_string(),
         reused,
+        reused_layers,
         sent: total - reused,
+        sent_layers: layers.len() - reused_layers,
     })
 }
 
+/// Bytes and layers that were there already.
 fn fill(
     folder: &Path,
     name: &str,
@@ -63,14 +66,15 @@ fn fill(
     layers: &[&Layer],
     store: &Store,
     advance: &dyn Fn(u64),
-) -> Result<u64, PublishError> {
+) -> Result<(u64, usize), PublishError> {
     let blobs = folder.join("blobs/sha256");
     let mut named = HashSet::new();
-    let mut reused = 0;
+    let (mut reused, mut reused_layers) = (0, 0);
     for layer in layers {
         named.insert(layer.digest.hex());
         if place(layer, &blobs.join(layer.digest.hex()), store, advance)? == Placed::Found {
             reused += layer.size;
+            reused_layers += 1;
             advance(layer.size);
         }
     }
@@ -92,7 +96,7 @@ fn fill(
         }
     }
     sweep(folder, &blobs, &named)?;
-    Ok(reused)
+    Ok((reused, reused_layers))
 }
 
 /// The JSON blobs of `image`: configs, manifests, and the index of several.

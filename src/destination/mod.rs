@@ -8,6 +8,7 @@ pub mod archive;
 pub mod engine;
 pub mod layout;
 pub mod read;
+pub mod registry;
 mod whole;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::{Digest, Hashing};
 use crate::oci::image::ConfigError;
 use crate::oci::{Layer, LayerBytes, Publishable};
+use crate::registry::RegistryError;
 use crate::store::StoreError;
 
 /// What a publication did.
@@ -28,8 +30,10 @@ pub struct Published {
     pub location: String,
     /// Layer bytes that the destination had already.
     pub reused: u64,
+    pub reused_layers: usize,
     /// Layer bytes that were written or uploaded.
     pub sent: u64,
+    pub sent_layers: usize,
 }
 
 /// What `--output PATH` means.
@@ -85,6 +89,8 @@ pub enum PublishError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Engine(#[from] engine::EngineError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 pub(crate) fn fault<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PublishError + 'a {
@@ -136,7 +142,7 @@ pub(crate) enum CopyError {
 
 impl CopyError {
     pub(crate) fn of(self, layer: &Layer, path: &Path) -> PublishError {
-        let title = title(layer);
+        let title = layer.title();
         match self {
             Self::Read(source) => PublishError::Read { title, source },
             Self::Write(source) => fault("write", path)(source),
@@ -147,14 +153,6 @@ impl CopyError {
             },
             Self::Elsewhere => PublishError::Elsewhere { title },
         }
-    }
-}
-
-/// A layer as messages name it.
-pub(crate) fn title(layer: &Layer) -> String {
-    match layer.created_by.is_empty() {
-        true => layer.digest.to_string(),
-        false => layer.created_by.clone(),
     }
 }
 

@@ -30,6 +30,16 @@ pub struct Layer {
     pub bytes: LayerBytes,
 }
 
+impl Layer {
+    /// As messages name it.
+    pub fn title(&self) -> String {
+        match self.created_by.is_empty() {
+            true => self.digest.to_string(),
+            false => self.created_by.clone(),
+        }
+    }
+}
+
 /// Where a layer's blob can be read.
 #[derive(Debug, Clone)]
 pub enum LayerBytes {

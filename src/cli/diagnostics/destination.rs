@@ -10,6 +10,7 @@ impl From<PublishError> for Failure {
         match error {
             PublishError::Store(error) => error.into(),
             PublishError::Engine(error) => error.into(),
+            PublishError::Registry(error) => error.into(),
             PublishError::Io { ref source, .. } if is_temporary_io(source) => Self::from_error(&error)
                 .temporary()
                 .hint("free some space, then run the same command again"),

@@ -11,6 +11,7 @@ mod index;
 mod layers;
 mod lock;
 pub(crate) mod project;
+mod registry;
 mod resolve;
 mod run;
 mod serving;

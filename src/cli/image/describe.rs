@@ -109,7 +109,7 @@ pub fn summary(args: &Args, written: &Written, made: &[MadeLayer], took: Duratio
     if session.is_json() {
         printer.json(&json!({
             "digest": written.digest,
-            "destinations": written.places,
+            "destinations": written.places.iter().map(|place| &place.done.location).collect::<Vec<_>>(),
             "size": size,
             "layers": made.iter().map(|made| json!({
                 "title": made.title,
@@ -124,7 +124,7 @@ pub fn summary(args: &Args, written: &Written, made: &[MadeLayer], took: Duratio
         return;
     }
     for place in &written.places {
-        printer.say(&format!("image     {place}"));
+        printer.say(&format!("{:<10}{}", place.label, place.shown()));
     }
     printer.say(&format!(
         "size      {:.1} MB in {} layers ({fresh} made, {} reused)",

@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long = "tag", short, value_name = "REF")]
     pub tags: Vec<String>,
     /// Push it to the registry that --tag names
-    #[arg(long, requires = "tags")]
+    #[arg(long)]
     pub push: bool,
     /// Load it into Docker or Podman through its socket
     #[arg(long)]
@@ -70,6 +70,7 @@ pub struct Args {
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let started = Instant::now();
+    let names = publish::names(&args)?;
     let project = project::load(session.project_folder())?;
     let targets = targets::choose(&project.manifest, &decide::asked(&args))?;
     let fresh = decide::freshness(&project, args.allow_stale, session)?;
@@ -102,7 +103,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
             ));
         }
     }
-    let published = publish::publish(&args, &project, images, session)?;
+    let published = publish::publish(&args, &names, &project, images, session)?;
     sums.write()?;
     describe::summary(&args, &published, &made, started.elapsed(), session);
     Ok(Exit::Done)

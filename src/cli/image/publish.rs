@@ -3,35 +3,65 @@
 use std::path::PathBuf;
 
 use super::{Args, Failure, Session};
-use crate::destination::{Output, Published, archive, engine, layout};
+use crate::destination::{Output, Published, archive, engine, is_here, layout, registry};
 use crate::digest::Digest;
+use crate::oci::reference::HUB;
 use crate::oci::{Image, Publishable, Reference};
 use crate::project::Project;
+use crate::registry::{Keychain, Registry};
 
 /// Where the image is now.
 pub struct Written {
     pub digest: Digest,
-    pub places: Vec<String>,
+    pub places: Vec<Place>,
     /// The next command to type.
     pub next: Option<String>,
 }
 
+/// One destination, and what went there.
+pub struct Place {
+    /// The word before it in the closing lines.
+    pub label: &'static str,
+    pub done: Published,
+}
+
+/// The image's names; an error before anything is built where they cannot be used.
+pub fn names(args: &Args) -> Result<Vec<Reference>, Failure> {
+    let mut names = Vec::new();
+    for text in &args.tags {
+        let name: Reference = text.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        if name.digest().is_some() {
+            return Err(Failure::usage(format!(
+                "`{text}` holds a digest: --tag gives a name, and the digest follows from the image"
+            ))
+            .hint(format!("--tag {}:{}", name.name(), name.tag_or_latest())));
+        }
+        if args.push && name.registry() == HUB && name.repository().starts_with("library/") {
+            return Err(Failure::usage(format!(
+                "`{text}` is among Docker Hub's official images, where nobody but Docker pushes"
+            ))
+            .hint(format!(
+                "put a registry or a user before it: `--tag registry.example/{text} --push`"
+            )));
+        }
+        names.push(name);
+    }
+    if args.push && names.is_empty() {
+        return Err(Failure::usage("--push needs a --tag that says where to")
+            .hint("`mlrails image --tag registry.example/churn:1 --push`"));
+    }
+    Ok(names)
+}
+
 pub fn publish(
     args: &Args,
+    tags: &[Reference],
     project: &Project,
     images: Vec<Image>,
     session: &Session,
 ) -> Result<Written, Failure> {
-    let image = Publishable::from_images(images)?;
+    let mut image = Publishable::from_images(images)?;
     let reporter = session.reporter();
-    let tags = args
-        .tags
-        .iter()
-        .map(|tag| {
-            tag.parse::<Reference>()
-                .map_err(|error| Failure::usage(error.to_string()))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
     // Without a tag, archives and engines still need a name that people recognise.
     let names: Vec<String> = match tags.is_empty() {
         true => vec![format!("{}:latest", project.manifest.pyproject.name)],
@@ -42,6 +72,25 @@ pub fn publish(
     let store = session.store()?;
     let mut places = Vec::new();
     let mut next = None;
+    let is_local = args.load || args.output.is_some() || !args.push;
+    if args.push || !is_here(&image) {
+        let client = session.client(&args.insecure_registries)?;
+        let registries = Registry::new(client, Keychain::from_environment());
+        if args.push {
+            for (target, tags) in by_repository(tags) {
+                let pushed = registry::publish(&registries, target, &tags, &image, &store, &*reporter);
+                let done = session.block_on(pushed)??;
+                next = Some(format!("podman run -p 8080:8080 {}", done.location));
+                places.push(Place {
+                    label: "pushed",
+                    done,
+                });
+            }
+        }
+        if is_local {
+            image = session.block_on(registry::bring(&registries, image, &store, &*reporter))??;
+        }
+    }
     if args.load {
         let variable = |name: &str| std::env::var(name).ok();
         let host = engine::address(&variable, rustix::process::getuid().as_raw())?;
@@ -52,14 +101,14 @@ pub fn publish(
             "docker"
         };
         next = Some(format!("{program} run -p 8080:8080 {}", done.location));
-        places.push(shown(&done));
+        places.push(Place { label: "image", done });
     }
     if let Some(path) = &args.output {
         let done = match Output::of_path(path) {
             Output::Layout(folder) => layout::publish(&folder, name, &image, &store, &*reporter)?,
             Output::Archive(file, form) => archive::publish(&file, form, &names, &image, &*reporter)?,
         };
-        places.push(shown(&done));
+        places.push(Place { label: "image", done });
     }
     if places.is_empty() {
         let folder: PathBuf = project
@@ -71,7 +120,7 @@ pub fn publish(
             "mlrails image --load --tag {}:latest   (or --tag REGISTRY/NAME --push)",
             project.manifest.pyproject.name
         ));
-        places.push(shown(&done));
+        places.push(Place { label: "image", done });
     }
     Ok(Written {
         digest: image.digest(),
@@ -80,15 +129,33 @@ pub fn publish(
     })
 }
 
-fn shown(done: &Published) -> String {
-    if done.reused == 0 {
-        return done.location.clone();
+/// Each repository once, with its tags, in the order in which they were given.
+fn by_repository(names: &[Reference]) -> Vec<(&Reference, Vec<&str>)> {
+    let mut grouped: Vec<(&Reference, Vec<&str>)> = Vec::new();
+    for name in names {
+        let tag = name.tag_or_latest();
+        match grouped.iter_mut().find(|(first, _)| first.name() == name.name()) {
+            Some((_, tags)) if tags.contains(&tag) => {}
+            Some((_, tags)) => tags.push(tag),
+            None => grouped.push((name, vec![tag])),
+        }
     }
-    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-    format!(
-        "{}   ({} sent, {} already there)",
-        done.location,
-        megabytes(done.sent),
-        megabytes(done.reused)
-    )
+    grouped
+}
+
+impl Place {
+    /// Where it is, and what had to move.
+    pub fn shown(&self) -> String {
+        let done = &self.done;
+        if done.reused_layers == 0 && self.label != "pushed" {
+            return done.location.clone();
+        }
+        format!(
+            "{}   ({} layers reused, {} sent: {:.1} MB)",
+            done.location,
+            done.reused_layers,
+            done.sent_layers,
+            done.sent as f64 / 1e6
+        )
+    }
 }
