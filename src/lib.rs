@@ -9,7 +9,6 @@ pub mod image;
 pub mod verify;
 pub mod wheel;
 // Floor 5: bytes.
-pub mod build;
 pub mod layers;
 pub mod plan;
 // Floor 4: decisions and destinations.
@@ -21,7 +20,6 @@ pub mod debian;
 pub mod index;
 pub mod registry;
 pub mod run;
-pub mod sbom;
 pub mod targets;
 // Floor 2: data.
 pub mod fetch;

@@ -10,7 +10,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("wheel", 6),
     ("verify", 6),
     ("layers", 5),
-    ("build", 5),
     ("plan", 5),
     ("resolve", 4),
     ("serving", 4),
@@ -20,7 +19,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("debian", 3),
     ("registry", 3),
     ("run", 3),
-    ("sbom", 3),
     ("project", 2),
     ("lock", 2),
     ("oci", 2),
@@ -38,7 +36,6 @@ const FLOORS: &[(&str, u8)] = &[
 /// Rooms that may import a room of their own floor, with the reason.
 const PEERS: &[(&str, &str, &str)] = &[
     ("layers", "plan", "a layer is made from what the plan decided"),
-    ("layers", "build", "a built sdist enters a layer like any wheel"),
     ("tree", "store", "a tree's files may be the store's blobs"),
     ("python", "digest", "RECORD and wheels are told apart by digest"),
     ("fetch", "store", "a download ends in the store"),

@@ -1,1 +1,0 @@
-//! Building what is not a wheel yet: sdists (PEP 517) and rust extensions.

@@ -1,1 +1,0 @@
-//! SBOMs and provenance, from the lock.
