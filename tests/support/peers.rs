@@ -137,11 +137,11 @@ impl Podman {
         let text = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
                     [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
         std::fs::write(&settings, text).expect("a file");
-        let number = image.rsplit(['-', ':']).next().unwrap_or_default();
         Self {
             settings,
             image: image.to_owned(),
-            container: format!("mlrails-test-{}-{number}", std::process::id()),
+            // Images of one test run have names of their own, and so have their containers.
+            container: image.replace(['/', ':'], "-"),
         }
     }
 
