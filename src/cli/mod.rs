@@ -18,6 +18,7 @@ mod run;
 mod serve;
 mod session;
 mod sync;
+mod wheel;
 
 use std::path::PathBuf;
 
@@ -111,6 +112,8 @@ pub enum Command {
     Image(image::Args),
     /// Train in the project's environment, prove that serving answers alike, write artifacts/
     Run(run::Args),
+    /// Build the pipeline as a wheel: `from churn import Model; Model().predict(rows)`
+    Wheel(wheel::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -145,6 +148,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
         Command::Serve(args) => serve::run(args, session),
         Command::Image(args) => image::run(args, session),
         Command::Run(args) => run::run(args, session),
+        Command::Wheel(args) => wheel::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

@@ -1,10 +1,11 @@
 //! Advice for what stands between a lock and an image.
 
-use super::Failure;
+use super::{Failure, is_temporary_io};
 use crate::layers::base::BaseError;
 use crate::layers::pipeline::PipelineError;
 use crate::layers::sums::SumError;
 use crate::plan::PlanError;
+use crate::wheel::WheelError;
 
 impl From<Vec<PlanError>> for Failure {
     fn from(errors: Vec<PlanError>) -> Self {
@@ -72,6 +73,27 @@ impl From<crate::layers::bytecode::BytecodeError> for Failure {
             crate::layers::bytecode::BytecodeError::Debian(error) => error.into(),
             crate::layers::bytecode::BytecodeError::Store(error) => error.into(),
             other => Self::from_error(&other).hint("--no-bytecode builds without that layer"),
+        }
+    }
+}
+
+impl From<WheelError> for Failure {
+    fn from(error: WheelError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            WheelError::ModelTaken { .. } => {
+                failure.hint("call the project's own something else: the wheel's users import `Model`")
+            }
+            WheelError::OursTaken { .. } => {
+                failure.hint("rename it: `_mlrails` is where the wheel keeps what is generated")
+            }
+            WheelError::Compiled { .. } => failure
+                .hint("put it into a distribution of its own, with a wheel per platform, and depend on that"),
+            WheelError::Outside { .. } => {
+                failure.hint("move it into the package: what [image] include names has no place in a wheel")
+            }
+            WheelError::Read { source, .. } if is_temporary_io(&source) => failure.temporary(),
+            WheelError::Read { .. } | WheelError::Tree(_) => failure,
         }
     }
 }

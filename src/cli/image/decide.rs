@@ -10,7 +10,7 @@ use crate::project::source::distributions::Distributions;
 use crate::project::source::imports::Closure;
 use crate::project::values::{self, Needs};
 use crate::project::{Mistakes, Project, record};
-use crate::python::target::Platform;
+use crate::python::target::{Platform, Target};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::buildpack::Facts;
 use crate::targets::{self, Asked, Targets};
@@ -21,6 +21,15 @@ pub struct Plan {
     pub base: Base,
     pub production: Production,
     pub launch: Launch,
+    pub closure: Closure,
+    pub files: FilesRecord,
+    /// Names of the trained values that serving needs.
+    pub frozen: Vec<String>,
+}
+
+/// What serving reaches, on one target.
+pub struct Reached {
+    pub production: Production,
     pub closure: Closure,
     pub files: FilesRecord,
     /// Names of the trained values that serving needs.
@@ -115,6 +124,37 @@ pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, 
     let target = targets::target(platform, base.python(), base.glibc()).ok_or_else(|| {
         Failure::new("the locked base names no Python or C library that wheels could be chosen for")
     })?;
+    let reached = reached(project, lock, &target, &REQUIREMENTS)?;
+    let included = reached.production.included.iter();
+    let formats = reached
+        .frozen
+        .iter()
+        .filter_map(|name| Some(reached.files.values.get(name)?.format.clone()));
+    let facts = Facts {
+        distributions: included.map(|one| one.package.name.clone()).collect(),
+        formats: formats.collect(),
+        has_entry: project.manifest.config.serve.entry.is_some(),
+        root: Some(project.root()),
+    };
+    let launch = Launch::serving(&base::applying(&project.manifest, &facts)?.environment);
+    Ok(Plan {
+        platform,
+        base,
+        production: reached.production,
+        launch,
+        closure: reached.closure,
+        files: reached.files,
+        frozen: reached.frozen,
+    })
+}
+
+/// The production set for `target`, and what it was decided from. `runtime` is what our own part of it requires.
+pub fn reached(
+    project: &Project,
+    lock: &Lock,
+    target: &Target,
+    runtime: &[&str],
+) -> Result<Reached, Failure> {
     let files = record::files(project.root())
         .map_err(|mistake| Failure::from(Mistakes::from(mistake)))?
         .unwrap_or_default();
@@ -127,30 +167,13 @@ pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, 
     let needs = needs(project, lock, &files, &frozen)?;
     let own: Vec<String> = needs.own.iter().cloned().collect();
     let closure = project.closure(&own);
-    let mut roots = roots(project, &closure, needs);
+    let mut roots = roots(project, &closure, needs, runtime);
     for (requirement, name) in base::additions(&project.manifest)?.requirements {
         roots.added.push((requirement.name, Reason::Buildpack { name }));
     }
-    let production = production(lock, &target, &roots)?;
-    let facts = Facts {
-        distributions: production
-            .included
-            .iter()
-            .map(|one| one.package.name.clone())
-            .collect(),
-        formats: frozen
-            .iter()
-            .filter_map(|name| Some(files.values.get(name)?.format.clone()))
-            .collect(),
-        has_entry: project.manifest.config.serve.entry.is_some(),
-        root: Some(project.root()),
-    };
-    let launch = Launch::serving(&base::applying(&project.manifest, &facts)?.environment);
-    Ok(Plan {
-        platform,
-        base,
+    let production = production(lock, target, &roots)?;
+    Ok(Reached {
         production,
-        launch,
         closure,
         files,
         frozen,
@@ -202,7 +225,7 @@ fn needs(project: &Project, lock: &Lock, files: &FilesRecord, frozen: &[String])
 }
 
 /// Where reachability starts: imports, what the values are made of, what the replay saw, the runtime.
-fn roots(project: &Project, closure: &Closure, needs: Needs) -> Roots {
+fn roots(project: &Project, closure: &Closure, needs: Needs, runtime: &[&str]) -> Roots {
     let mut imports: Vec<(String, String)> = Vec::new();
     for import in closure.imports.iter().filter(|import| !import.optional) {
         imports.push((import.module.clone(), import.place.to_string()));
@@ -236,7 +259,7 @@ fn roots(project: &Project, closure: &Closure, needs: Needs) -> Roots {
         .collect();
     let keep = &project.manifest.config.dependencies.keep;
     let kept = keep.iter().filter_map(|name| name.value.parse().ok()).collect();
-    let added = REQUIREMENTS
+    let added = runtime
         .iter()
         .filter_map(|requirement| crate::python::requirement::parse(requirement).ok())
         .map(|requirement| (requirement.name, Reason::Runtime))

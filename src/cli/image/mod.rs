@@ -3,7 +3,7 @@
 //! Project → Targets → Lock → Plan → Layers → Image → Destination. Each stage takes the last one's value and returns its own.
 
 mod bytecode;
-mod decide;
+pub(super) mod decide;
 mod describe;
 mod explain;
 mod make;

@@ -75,7 +75,8 @@ class Service:
 class Model:
     """The loaded pipeline. `score(rows)` is called by one thread at a time."""
 
-    def __init__(self, service):
+    def __init__(self, service, freeze=True):
+        """`freeze`: whether this process exists for the model; in a library the collector is somebody else's."""
         self.service = service
         self.app = _import_app(service.folder / "app.py")
         self.frozen = {entry["name"]: _load(service.artifacts, entry) for entry in service.document["frozen"]}
@@ -83,9 +84,10 @@ class Model:
             self.build = frame.table(service.columns)
         else:
             self.build = frame.records(service.columns, service.document.get("row"))
-        # What was just loaded lives as long as the process: the collector need not walk it on each pass.
-        gc.collect()
-        gc.freeze()
+        if freeze:
+            # What was just loaded lives as long as the process: the collector need not walk it on each pass.
+            gc.collect()
+            gc.freeze()
 
     def answer(self, rows):
         """Whatever `predict` returns for these rows."""
