@@ -24,4 +24,5 @@ mod serving;
 mod splice;
 mod support;
 mod sync;
+mod wheel_command;
 mod wheels;
