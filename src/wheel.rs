@@ -251,9 +251,7 @@ fn metadata(parts: &Parts<'_>) -> String {
         .declared
         .iter()
         .filter(|requirement| reached.contains(&requirement.name));
-    let mut needed: Vec<String> = declared
-        .map(|requirement| without_credentials(requirement))
-        .collect();
+    let mut needed: Vec<String> = declared.map(without_credentials).collect();
     needed.extend(decoder().into_iter().map(str::to_owned));
     needed.sort();
     needed.dedup();
