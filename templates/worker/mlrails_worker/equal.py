@@ -37,7 +37,7 @@ def _walk(one, other, path, seen, depth):
         return f"{path or 'it'} is another {kind.__name__}"
     if hasattr(one, "dtype") and hasattr(one, "tobytes") and hasattr(one, "shape"):
         return _arrays(one, other, path, seen, depth)
-    if kind.__module__.startswith(("pandas.", "polars.")) and hasattr(one, "equals"):
+    if kind.__module__.partition(".")[0] in ("pandas", "polars") and hasattr(one, "equals"):
         return None if one.equals(other) else f"{path or 'it'} has other values"
     return _objects(one, other, path, seen, depth)
 

@@ -4,6 +4,8 @@ A column is read when it is asked for by name; whatever uses the table as a whol
 watched table is an ordinary one (but for a copy), and so is its pickle.
 """
 
+from mlrails_worker.table import is_frame_class
+
 
 class Reads:
     """What was read: `columns` by name, in no order; `whole` when something took all of them."""
@@ -24,7 +26,7 @@ class Reads:
 def watch(value, reads):
     """`value`, watched: a DataFrame, or a list of records. Anything else is left as it is."""
     kind = type(value)
-    if kind.__name__ == "DataFrame" and kind.__module__.startswith("pandas."):
+    if is_frame_class(kind):
         return _frame_class()(value)._mlrails_watch(reads)
     if kind is list and value and all(type(item) is dict for item in value):
         return [Record(item, reads) for item in value]

@@ -15,8 +15,12 @@ MOST_CATEGORIES = 50
 
 
 def is_frame(value):
-    kind = type(value)
-    return any(base.__name__ == "DataFrame" and base.__module__.startswith("pandas.") for base in kind.__mro__)
+    return any(is_frame_class(base) for base in type(value).__mro__)
+
+
+def is_frame_class(kind):
+    # `pandas.core.frame` before pandas 3, `pandas` from there on.
+    return kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas"
 
 
 def is_records(value):
