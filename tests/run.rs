@@ -793,3 +793,29 @@ fn every_kind_of_column_survives_the_way_through_a_request() {
         "{names:?}"
     );
 }
+
+/// pandas calls its class `pandas.core.frame.DataFrame` up to version 2, and `pandas.DataFrame` from 3 on.
+#[test]
+fn a_frame_is_known_by_whatever_name_pandas_gives_it() {
+    let Some(environment) = full_environment() else {
+        return;
+    };
+    let script = r#"
+from mlrails_worker.table import is_frame
+for module, known in {"pandas": True, "pandas.core.frame": True, "pandasql": False, "polars": False}.items():
+    made = type("DataFrame", (), {"__module__": module})
+    assert is_frame(made()) == known, module
+    assert is_frame(type("Customers", (made,), {})()) == known, module
+"#;
+    let output = std::process::Command::new(environment.join("bin/python"))
+        .args(["-c", script])
+        .env("PYTHONPATH", repository("templates/worker"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
