@@ -19,6 +19,8 @@ pub enum Irregular {
     Link(&'static str),
     #[error("it is {0}, not a file")]
     Kind(&'static str),
+    #[error("it is {0}, not a folder")]
+    NotAFolder(&'static str),
     #[error("it is {size} bytes; at most {limit} are read")]
     TooLarge { size: u64, limit: u64 },
     #[error("it is not UTF-8")]
@@ -39,6 +41,26 @@ impl From<Irregular> for io::Error {
 /// The real path of the regular file `relative` in `root`, which must be absolute and without links. A link to a regular file inside
 /// of `root` is followed; one that leads out, in circles or nowhere is refused. `None` if nothing is there.
 pub fn locate(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Irregular> {
+    let Some(real) = real(root, relative)? else {
+        return Ok(None);
+    };
+    is_regular(&std::fs::metadata(&real).map_err(Irregular::Io)?)?;
+    Ok(Some(real))
+}
+
+/// As [`locate`], for a folder.
+pub fn folder(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Irregular> {
+    let Some(real) = real(root, relative)? else {
+        return Ok(None);
+    };
+    let status = std::fs::metadata(&real).map_err(Irregular::Io)?;
+    match status.is_dir() {
+        true => Ok(Some(real)),
+        false => Err(Irregular::NotAFolder(kind(status.file_type()))),
+    }
+}
+
+fn real(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Irregular> {
     if !relative
         .components()
         .all(|part| matches!(part, Component::Normal(_)))
@@ -49,24 +71,37 @@ pub fn locate(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Irregular
     let status = match std::fs::symlink_metadata(&path) {
         Ok(status) => status,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
+            // What would be made there is made where the folder above it is.
+            return match relative.parent().filter(|above| !above.as_os_str().is_empty()) {
+                Some(above) => real(root, above).map(|_| None),
+                None => Ok(None),
+            };
         }
-        Err(error) => return Err(Irregular::Io(error)),
+        // A link in circles among the folders on the way.
+        Err(error) => return Err(circle(error)),
     };
     // The canonical path also answers for links in the folders on the way.
     let real = match path.canonicalize() {
         Ok(real) => real,
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            return Err(Irregular::Link("that leads in circles"));
-        }
+        Err(error) if is_circle(&error) => return Err(circle(error)),
         Err(_) if status.is_symlink() => return Err(Irregular::Link("that leads nowhere")),
         Err(error) => return Err(Irregular::Io(error)),
     };
     if !real.starts_with(root) {
         return Err(Irregular::Link("that leads out of the project"));
     }
-    is_regular(&std::fs::metadata(&real).map_err(Irregular::Io)?)?;
     Ok(Some(real))
+}
+
+fn is_circle(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+fn circle(error: io::Error) -> Irregular {
+    match is_circle(&error) {
+        true => Irregular::Link("that leads in circles"),
+        false => Irregular::Io(error),
+    }
 }
 
 /// Opens the regular file at `path`.

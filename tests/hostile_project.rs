@@ -416,9 +416,11 @@ fn names_that_images_reserve_or_cannot_hold() {
     Spoiled::new()
         .write("src/shop/.wh.data.py", "")
         .refused(&["`src/shop/.wh.data.py` has a name that the image format reserves"]);
-    Spoiled::new()
-        .write("src/shop/a\nb", "")
-        .refused(&["`src/shop/a\\nb` has a name"]);
+    for name in ["a\nb", "a\u{1b}[2Jb", "a\\b"] {
+        Spoiled::new()
+            .write(&format!("src/shop/{name}"), "")
+            .refused(&[&format!("`src/shop/{}` has a name", name.escape_debug())]);
+    }
     let spoiled = Spoiled::new();
     let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"src/shop/\xff.txt");
     fs::write(spoiled.folder.join(name), "").unwrap();
@@ -434,7 +436,18 @@ fn source_that_no_stack_bears() {
         deep("[", "]"),
         deep("f(", ")"),
         deep("lambda: ", ""),
+        deep("not ", ""),
+        deep("1 if 1 else ", ""),
+        deep("*", ""),
         format!("x = 1{}", " + 1".repeat(100_000)),
+        format!("x = a{}", " + a".repeat(100_000)),
+        format!("x = 1{}", " < 1".repeat(100_000)),
+        format!("x = a{}", ".a".repeat(100_000)),
+        format!("x = a{}", "[0]".repeat(100_000)),
+        format!("x = a{}", "()".repeat(100_000)),
+        format!("x: {}", "list[".repeat(100_000)),
+        format!("del {}", "(".repeat(100_000)),
+        format!("with {}", "(".repeat(100_000)),
     ] {
         Spoiled::new()
             .write("src/shop/features.py", source)
@@ -493,4 +506,159 @@ fn a_folder_that_is_no_project() {
     };
     run(&empty).says(&["is not a project: it has no pyproject.toml", "--project DIR"]);
     run(&home.path().join("absent")).says(&["absent"]);
+}
+
+#[test]
+fn folders_that_are_none() {
+    for (folder, inner) in [
+        ("config", "base.toml"),
+        ("sql", "q.sql"),
+        ("artifacts", "run.json"),
+    ] {
+        let clean = || {
+            let spoiled = Spoiled::new();
+            let _ = fs::remove_dir_all(spoiled.folder.join(folder));
+            spoiled
+        };
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join(inner), "").unwrap();
+        let named = format!("`{folder}`");
+        clean()
+            .link(folder, outside.path())
+            .refused(&[&named, "leads out of the project"]);
+        clean()
+            .link(folder, "nowhere")
+            .refused(&[&named, "leads nowhere"]);
+        clean()
+            .link(folder, folder)
+            .refused(&[&named, "leads in circles"]);
+        clean().fifo(folder).refused(&[&named, "is a FIFO, not a folder"]);
+        clean()
+            .write(folder, "x")
+            .refused(&[&named, "is a file, not a folder"]);
+    }
+}
+
+/// What a command writes is written inside the project, wherever links lead.
+#[test]
+fn folders_of_ours_that_lead_out() {
+    let outside = tempfile::tempdir().unwrap();
+    for (folder, words) in [
+        (".mlrails", &["run"][..]),
+        (".mlrails/run", &["run"]),
+        (".venv", &["sync"]),
+    ] {
+        for (target, rule) in [
+            (outside.path(), "leads out of the project"),
+            (Path::new("nowhere"), "leads nowhere"),
+        ] {
+            let spoiled = Spoiled::new()
+                .write(
+                    "pylock.toml",
+                    "lock-version = \"1.0\"\ncreated-by = \"x\"\npackages = []\n",
+                )
+                .write("pyproject.toml", "[project]\nname = \"shop\"\nversion = \"1\"\n")
+                .link(folder, target);
+            let home = tempfile::tempdir().unwrap();
+            Mlrails::new(home.path())
+                .project(&spoiled.folder)
+                .args(words)
+                .run()
+                .expect(1)
+                .says(&[rule, folder]);
+            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn hashes_that_can_be_forged() {
+    let with = |fragment: &str| {
+        format!(
+            "[project]\nname = \"shop\"\nversion = \"1\"\ndependencies = [\"pandas @ https://h.example/pandas-1-py3-none-any.whl#{fragment}\"]\n"
+        )
+    };
+    for weak in ["md5=00", "sha1=00", "egg=x&md5=00"] {
+        Spoiled::new()
+            .write("pyproject.toml", with(weak))
+            .refused(&["can be forged: give its sha256", "pyproject.toml:4:"]);
+    }
+    Spoiled::new()
+        .write("pyproject.toml", with("md5=00&sha256=00"))
+        .check()
+        .expect(0);
+}
+
+#[test]
+fn markers_and_groups_that_explode() {
+    let pairs: Vec<String> = (0..300)
+        .map(|at| format!("('{at}' in os_name and '{at}' in sys_platform)"))
+        .collect();
+    let text = format!(
+        "[project]\nname = \"shop\"\nversion = \"1\"\ndependencies = [\"a ; {}\"]\n",
+        pairs.join(" or ")
+    );
+    Spoiled::new()
+        .write("pyproject.toml", text)
+        .refused(&["joins too many extras, groups or `in`"]);
+    let chain: String = (1..9000)
+        .map(|at| format!("g{at} = [{{ include-group = \"g{}\" }}]\n", at - 1))
+        .collect();
+    Spoiled::new()
+        .project(&format!("[dependency-groups]\ng0 = [\"a\"]\n{chain}"))
+        .refused(&["`[dependency-groups]` lists more than 200 entries"]);
+    let doubled: String = (1..100)
+        .map(|at| {
+            let include = format!("{{ include-group = \"g{}\" }}", at - 1);
+            format!("g{at} = [{include}, {include}]\n")
+        })
+        .collect();
+    Spoiled::new()
+        .project(&format!("[dependency-groups]\ng0 = [\"a\"]\n{doubled}"))
+        .refused(&["lists more than 20000 entries"]);
+    Spoiled::new()
+        .project("[dependency-groups]\na = [{ include-group = \"b\" }]\nb = [{ include-group = \"A\" }]")
+        .refused(&["groups include each other"]);
+}
+
+/// Encodings and line ends that Python accepts; and long, flat files, which nest nowhere.
+#[test]
+fn sources_that_are_strange_and_sound() {
+    let body = "def X(customers, spend_stats):\n    return customers\n";
+    for text in [
+        format!("\u{feff}{body}"),
+        body.replace('\n', "\r\n"),
+        body.replace('\n', "\r"),
+        format!("# -*- coding: utf-8 -*-\n{body}"),
+        format!("\u{c}\n{body}"),
+        format!("{body}x = 1; {}\n", "x = 1; ".repeat(50_000)),
+        format!("{body}x = \"{}\"\n", "a".repeat(4_000_000)),
+        format!("{body}x = {}\n", "9".repeat(100_000)),
+        format!("{}{body}", "@decorated\ndef f(): pass\n".repeat(20_000)),
+        format!("{body}{}def f(): pass\n", "@decorated\n".repeat(100_000)),
+        format!("{body}if x: pass\n{}", "elif x: pass\n".repeat(100_000)),
+        format!("{}{body}", "\n".repeat(4_000_000)),
+        // Names that lead on and on: followed with a limit, or without recursion.
+        (0..20_000)
+            .map(|at| format!("def f{at}(): return f{}()\n", at + 1))
+            .collect::<String>()
+            + &body.replace("return", "return f0() or"),
+        (0..20_000)
+            .map(|at| format!("a{} = a{at}\n", at + 1))
+            .collect::<String>()
+            + &body.replace("return", "return a20000 or"),
+    ] {
+        let outcome = Spoiled::new().write("src/shop/features.py", &text).check();
+        assert_eq!(outcome.code, 0, "{}\n{}", &text[..40], outcome.stderr);
+    }
+    for (text, rule) in [
+        (b"# coding: latin-1\nx = '\xe9'\n".to_vec(), "not UTF-8"),
+        (b"\xff\xfex\0=\x001\0".to_vec(), "not UTF-8"),
+        (b"x = 1\n\x1a".to_vec(), "features.py:2:1"),
+        (b"x = '\xed\xa0\x80'\n".to_vec(), "not UTF-8"),
+    ] {
+        Spoiled::new()
+            .write("src/shop/features.py", text)
+            .refused(&[rule]);
+    }
 }

@@ -46,6 +46,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let project = project::load(session.project_folder())?;
+    project.manifest.folder(".mlrails/run")?;
     let overrides = Overrides::from_process(args.environment, args.set);
     let stop = Stop::default();
     on_interrupt(stop.clone());

@@ -60,7 +60,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let manifest = crate::project::read(session.project_folder())?;
     // As `image` does: what is installed is what the project asks for today, or nothing.
     let lock = super::lock::installable(&manifest)?;
-    let environment = Environment::at(manifest.root.join(".venv"));
+    let environment = Environment::at(manifest.folder(".venv")?);
     let store = session.store()?;
     // Two at once would install over each other.
     let _guard = store.lock(&format!("environment {}", environment.root().display()))?;

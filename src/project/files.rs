@@ -104,7 +104,10 @@ pub fn list(
         for name in names {
             let inner = inner.join(&name);
             let path = folder.join(&inner);
-            let Some(text) = name.to_str().filter(|name| !name.chars().any(char::is_control)) else {
+            let Some(text) = name
+                .to_str()
+                .filter(|name| !name.contains(|c: char| c.is_control() || c == '\\'))
+            else {
                 let path = path.to_string_lossy().escape_debug().to_string();
                 mistakes.push(Mistake::new(Rule::FileName { path }));
                 continue;

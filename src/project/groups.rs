@@ -12,6 +12,8 @@ use super::pyproject::{Declared, parse_one};
 
 /// The most entries that all groups together may have, includes replaced: a chain of doubling includes is 2^n long.
 const MOST_ENTRIES: usize = 20_000;
+/// The most groups, or extras, that a project may have: each is a variable of every marker in its lock.
+pub(super) const MOST_NAMES: usize = 200;
 
 enum Entry {
     Requirement(Declared),
@@ -81,6 +83,14 @@ pub fn read(root: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Vec<(GroupName, Ve
             written: key.value.to_owned(),
             entries,
         });
+    }
+    if groups.len() > MOST_NAMES {
+        let rule = Rule::TooMany {
+            table: table.name().to_owned(),
+            limit: MOST_NAMES,
+        };
+        mistakes.push(Mistake::new(rule).at(table.place().clone()));
+        return Vec::new();
     }
     expand(&groups, table.place(), mistakes)
 }

@@ -111,13 +111,15 @@ pub enum Rule {
     TooLarge { path: PathBuf, size: u64, limit: u64 },
     #[error("`{path}` is {kind}, not a file")]
     NotAFile { path: PathBuf, kind: String },
+    #[error("`{path}` is {kind}, not a folder")]
+    NotAFolder { path: PathBuf, kind: String },
     #[error("`{path}` is a symbolic link {why}")]
     Symlink { path: PathBuf, why: String },
     #[error("`{path}` lies outside the project")]
     OutsideProject { path: String },
     #[error("`{path}` has a name that the image format reserves")]
     ReservedFileName { path: PathBuf },
-    #[error("`{path}` has a name that is not UTF-8, or holds a control character")]
+    #[error("`{path}` has a name that is not UTF-8, or holds a control character or a backslash")]
     FileName { path: String },
     #[error("the package has more than {limit} files")]
     TooManyFiles { limit: usize },

@@ -45,6 +45,15 @@ pub struct Manifest {
     pub python_version: Option<String>,
 }
 
+impl Manifest {
+    /// The project's own folder `name` (`dist`, `.venv`), there or not, once it is known that writing to it writes inside the project.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, Mistakes> {
+        let relative = Path::new(name);
+        let real = reading::folder(&self.root, relative)?;
+        Ok(real.unwrap_or_else(|| self.root.join(relative)))
+    }
+}
+
 /// A whole project: what it says, what it is made of, what was trained.
 #[derive(Debug)]
 pub struct Project {
@@ -213,12 +222,24 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
             .to_owned(),
         None => conventions::module_name(&manifest.pyproject.name),
     };
+    let before = mistakes.len();
+    for name in ["config", "sql", "artifacts"] {
+        if let Err(mistake) = reading::folder(root, Path::new(name)) {
+            mistakes.push(mistake);
+        }
+    }
+    if mistakes.len() > before {
+        return None;
+    }
     let settings = settings::read(root, mistakes);
     let queries = conventions::queries(root, mistakes);
     let run = record::run(root).unwrap_or_else(|mistake| {
         mistakes.push(mistake);
         None
     });
+    if let Err(mistake) = record::files(root) {
+        mistakes.push(mistake);
+    }
     let package = conventions::package(root, &module, mistakes)?;
     conventions::phases(root, &package, mistakes);
     let before = mistakes.len();

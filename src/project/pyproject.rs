@@ -11,7 +11,7 @@ use uv_normalize::{ExtraName, GroupName, PackageName};
 use uv_pep440::{Version, VersionSpecifiers};
 
 use super::document::{Placed, Table};
-use super::groups;
+use super::groups::{self, MOST_NAMES};
 use super::mistake::{Mistake, Rule};
 use super::place::{Place, SourceText};
 use super::uv::{self, Uv};
@@ -203,6 +203,14 @@ fn extras(project: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Vec<(ExtraName, V
             .collect();
         extras.push((extra, parse_all(&texts, table.name(), mistakes)));
     }
+    if extras.len() > MOST_NAMES {
+        let rule = Rule::TooMany {
+            table: table.name().to_owned(),
+            limit: MOST_NAMES,
+        };
+        mistakes.push(Mistake::new(rule).at(table.place().clone()));
+        return Vec::new();
+    }
     extras
 }
 
@@ -306,6 +314,12 @@ pub(super) fn parse_one(text: &Placed<String>, mistakes: &mut Vec<Mistake>) -> O
                 mistakes.push(mistake.at(text.place.clone()));
                 return None;
             }
+            if let Some(requirement::VersionOrUrl::Url(url)) = &requirement.version_or_url
+                && let Some(mistake) = weak_hash(url)
+            {
+                mistakes.push(mistake.at(text.place.clone()));
+                return None;
+            }
             Some(Declared {
                 requirement,
                 place: text.place.clone(),
@@ -332,6 +346,23 @@ pub(super) fn disguised_host(url: &url::Url) -> Option<Mistake> {
             .take(3)
             .chain("…".chars())
             .collect::<String>(),
+    );
+    Some(Mistake::new(Rule::InvalidValue { what }))
+}
+
+/// A URL that vouches for its file by a hash that can be forged, and by no other.
+fn weak_hash(url: &url::Url) -> Option<Mistake> {
+    let mut weak = None;
+    for (name, _) in url::form_urlencoded::parse(url.fragment()?.as_bytes()) {
+        match &*name {
+            "sha256" | "sha384" | "sha512" => return None,
+            "md5" | "sha1" | "sha224" => weak = Some(name),
+            _ => {}
+        }
+    }
+    let what = format!(
+        "the only hash of this URL is {}, which can be forged: give its sha256",
+        weak?
     );
     Some(Mistake::new(Rule::InvalidValue { what }))
 }

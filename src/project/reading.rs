@@ -55,6 +55,11 @@ pub fn locate(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Mistake> 
     regular::locate(root, relative).map_err(|irregular| mistake(relative, irregular))
 }
 
+/// The real path of the folder `relative` in `root`; `None` if nothing is there. Links are judged as those of files.
+pub fn folder(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Mistake> {
+    regular::folder(root, relative).map_err(|irregular| mistake(relative, irregular))
+}
+
 fn mistake(relative: &Path, irregular: Irregular) -> Mistake {
     let path = relative.to_path_buf();
     Mistake::new(match irregular {
@@ -66,6 +71,10 @@ fn mistake(relative: &Path, irregular: Irregular) -> Mistake {
             why: why.to_owned(),
         },
         Irregular::Kind(kind) => Rule::NotAFile {
+            path,
+            kind: kind.to_owned(),
+        },
+        Irregular::NotAFolder(kind) => Rule::NotAFolder {
             path,
             kind: kind.to_owned(),
         },

@@ -14,6 +14,9 @@ const LONGEST: usize = 16 << 10;
 /// The deepest nesting of parentheses that is read.
 const DEEPEST: usize = 64;
 
+/// The largest decision diagram of a marker, in nodes.
+const LARGEST: u64 = 1 << 16;
+
 /// Text that is not a requirement or a marker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {what}: {reason}")]
@@ -56,6 +59,12 @@ fn parse_limited<T: std::str::FromStr<Err: std::fmt::Display>>(
             return Err(refuse(format!("its parentheses nest deeper than {DEEPEST}")));
         }
     }
+    let size = super::marker_size::bound(text.split_once(';').map_or(text, |(_, marker)| marker));
+    if size > LARGEST {
+        return Err(refuse(
+            "its marker joins too many extras, groups or `in`".to_owned(),
+        ));
+    }
     // The parser's message continues with the text and a caret below it; the first line says what is wrong.
     text.parse::<T>()
         .map_err(|error| refuse(error.to_string().lines().next().unwrap_or_default().to_owned()))
@@ -80,6 +89,11 @@ mod tests {
         assert!(parse(&deep).unwrap_err().to_string().contains("nest deeper"));
         let long = format!("a ; {}", "os_name == 'posix' and ".repeat(10_000));
         assert!(parse(&long).unwrap_err().to_string().contains("longer than"));
+        let pairs: Vec<String> = (0..40)
+            .map(|at| format!("('{at}' in os_name and '{at}' in sys_platform)"))
+            .collect();
+        let wide = format!("a ; {}", pairs.join(" or "));
+        assert!(parse(&wide).unwrap_err().to_string().contains("joins too many"));
         assert!(parse("a >> 1").is_err());
         assert!(parse_marker("'dev' in dependency_groups").is_ok());
     }

@@ -168,6 +168,7 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
         Rule::TooLarge { .. } | Rule::TooManyFiles { .. } | Rule::TooDeep { .. } => {
             "keep data outside of the package, and name what must ship in [image] include of mlrails.toml".to_owned()
         }
+        Rule::NotAFolder { .. } => "remove it, or make it a folder".to_owned(),
         Rule::NotAFile { .. } => "remove it, or move it out of the package".to_owned(),
         Rule::Symlink { .. } => "replace the link by what it leads to: a package ships as it is, and links lead elsewhere there".to_owned(),
         Rule::OutsideProject { .. } => "only files inside the project's folder can be named".to_owned(),

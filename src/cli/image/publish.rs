@@ -1,7 +1,5 @@
 //! Where the image goes: a registry, an engine, an archive, a layout; the project's dist/ when nothing is said.
 
-use std::path::PathBuf;
-
 use super::{Args, Failure, Session};
 use crate::destination::{Output, Published, archive, engine, is_here, layout, registry};
 use crate::digest::Digest;
@@ -111,10 +109,8 @@ pub fn publish(
         places.push(Place { label: "image", done });
     }
     if places.is_empty() {
-        let folder: PathBuf = project
-            .root()
-            .join("dist")
-            .join(project.manifest.pyproject.name.as_str());
+        let name_of_folder = format!("dist/{}", project.manifest.pyproject.name);
+        let folder = project.manifest.folder(&name_of_folder)?;
         let done = layout::publish(&folder, name, &image, &store, &*reporter)?;
         next = Some(format!(
             "mlrails image --load --tag {}:latest   (or --tag REGISTRY/NAME --push)",

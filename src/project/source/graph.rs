@@ -12,7 +12,7 @@ use ruff_python_ast::{Expr, ParameterWithDefault, Stmt, StmtFunctionDef};
 use serde::Serialize;
 
 use super::names::{self, Part, Uses};
-use super::reach::{Index, Unit};
+use super::reach::{self, Index, Question, Unit};
 use super::{Module, Sources, literal, sql};
 use crate::project::mistake::{Mistake, Rule};
 use crate::project::place::{Place, SourceText};
@@ -375,6 +375,8 @@ fn is_overload(function: &StmtFunctionDef) -> bool {
 fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
     let index = Index::new(sources);
     let mut used: BTreeSet<Unit> = BTreeSet::new();
+    // Who asks each question: one statement, or several.
+    let mut asked: BTreeMap<Question, Option<Unit>> = BTreeMap::new();
     for module in sources.iter() {
         for (at, statement) in module.body().iter().enumerate() {
             let own = Unit {
@@ -383,9 +385,18 @@ fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
             };
             let mut add = |uses: &Uses<'_>| {
                 for name in &uses.names {
+                    let question = reach::question(&module.name, name);
+                    let before = asked.get(&question);
+                    let is_answered =
+                        before.is_some_and(|asker| asker.as_ref().is_none_or(|asker| *asker == own));
+                    if is_answered {
+                        continue;
+                    }
                     // A function that calls itself is no helper for it.
                     let units = index.targets(&module.name, name).units;
                     used.extend(units.into_iter().filter(|unit| *unit != own));
+                    let is_first = before.is_none();
+                    asked.insert(question, is_first.then(|| own.clone()));
                 }
             };
             if let Some(uses) = index.uses(&own) {
@@ -401,10 +412,19 @@ fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
             }
         }
     }
-    let is_used = |node: &Node| {
-        let units = index.definitions(&node.module, &node.function);
-        units.iter().any(|unit| used.contains(unit))
-    };
+    let functions: BTreeSet<(&str, &str)> = graph
+        .nodes
+        .iter()
+        .map(|node| (node.module.as_str(), node.function.as_str()))
+        // One name may be defined thousands of times: it is looked up once.
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter(|(module, function)| {
+            let units = index.definitions(module, function);
+            units.iter().any(|unit| used.contains(unit))
+        })
+        .collect();
+    let is_used = |node: &Node| functions.contains(&(node.module.as_str(), node.function.as_str()));
     let candidates: Vec<&Node> = graph
         .nodes
         .iter()

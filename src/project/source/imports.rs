@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::graph::{Graph, NodeId};
 use super::names::{self, Import, Part, Uses};
-use super::reach::{Index, Unit};
+use super::reach::{Index, Question, Unit, question};
 use super::{Module, Sources, paths, stdlib};
 use crate::project::mistake::{Mistake, Rule};
 use crate::project::place::Place;
@@ -61,6 +61,8 @@ pub fn closure(
         modules: Vec::new(),
         units: Vec::new(),
         seen: BTreeSet::new(),
+        asked: BTreeSet::new(),
+        dynamic: BTreeSet::new(),
         places: BTreeSet::new(),
     };
     for module in modules {
@@ -160,6 +162,9 @@ struct Walk<'a, 's> {
     modules: Vec<String>,
     units: Vec<Unit>,
     seen: BTreeSet<Unit>,
+    asked: BTreeSet<Question>,
+    /// Modules of which every statement is reached.
+    dynamic: BTreeSet<String>,
     /// Imports and opened paths that were taken down: a function inside an executed statement is met twice.
     places: BTreeSet<(String, usize, String)>,
 }
@@ -221,9 +226,11 @@ impl Walk<'_, '_> {
             self.import(module, import);
         }
         for used in &uses.names {
-            self.units.extend(self.index.targets(&module.name, used).units);
+            if self.asked.insert(question(&module.name, used)) {
+                self.units.extend(self.index.targets(&module.name, used).units);
+            }
         }
-        if uses.dynamic {
+        if uses.dynamic && self.dynamic.insert(module.name.clone()) {
             self.units.extend(self.index.units(&module.name));
         }
         for call in &uses.calls {

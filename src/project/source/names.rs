@@ -29,7 +29,7 @@ pub struct Use<'a> {
     pub range: TextRange,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Root<'a> {
     /// A name of the module, or a builtin.
     Name(&'a str),

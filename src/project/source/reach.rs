@@ -25,6 +25,20 @@ pub struct Reach {
     pub external: BTreeSet<String>,
 }
 
+/// What a use of a name asks: the same in a module wherever it is asked. Files define one name thousands of times, and use it
+/// as often: who walks uses looks each question up once.
+pub type Question = (String, String, Vec<String>);
+
+pub fn question(module: &str, used: &Use<'_>) -> Question {
+    let root = match &used.root {
+        Root::Name(name) => (*name).to_owned(),
+        // No name has a dot; an imported path of one part is told apart.
+        Root::Imported(path) => format!(".{path}"),
+    };
+    let attributes = used.attributes.iter().map(|name| (*name).to_owned()).collect();
+    (module.to_owned(), root, attributes)
+}
+
 /// The bindings of all modules, computed once.
 pub struct Index<'a> {
     sources: &'a Sources,
@@ -100,6 +114,8 @@ impl<'a> Index<'a> {
         let mut reach = Reach::default();
         let mut pending = start;
         let mut seen_modules = BTreeSet::new();
+        let mut dynamic_modules = BTreeSet::new();
+        let mut asked = BTreeSet::new();
         while let Some(unit) = pending.pop() {
             if !reach.units.insert(unit.clone()) {
                 continue;
@@ -116,13 +132,15 @@ impl<'a> Index<'a> {
             let Some(uses) = bindings.uses.get(unit.index) else {
                 continue;
             };
-            if uses.dynamic {
+            if uses.dynamic && dynamic_modules.insert(unit.module.clone()) {
                 pending.extend(self.units(&unit.module));
             }
             for name in &uses.names {
-                let targets = self.targets(&unit.module, name);
-                pending.extend(targets.units);
-                reach.external.extend(targets.external);
+                if asked.insert(question(&unit.module, name)) {
+                    let targets = self.targets(&unit.module, name);
+                    pending.extend(targets.units);
+                    reach.external.extend(targets.external);
+                }
             }
         }
         reach
