@@ -94,8 +94,12 @@ def _worker(service, settings, board, parent, started):
             if settings.golden == "refuse":
                 raise Unusable(message)
             log.warning("%s", message)
-        log.info("ready", extra={"fields": {"seconds": round(time.monotonic() - started, 3)}})
         return model
+
+    def ready():
+        # Who reads the line and asks at once is answered.
+        slot.ready()
+        log.info("ready", extra={"fields": {"seconds": round(time.monotonic() - started, 3)}})
 
     def stop(error):
         slot.fail()
@@ -105,8 +109,8 @@ def _worker(service, settings, board, parent, started):
 
     if slot.respawned:
         model = load()
-        return Web(service, settings, slot, lambda: model, stop)
-    return Web(service, settings, slot, load, stop)
+        return Web(service, settings, slot, lambda: model, ready, stop)
+    return Web(service, settings, slot, load, ready, stop)
 
 
 def _stop_on_signals(server, board, settings):

@@ -38,8 +38,8 @@ class Health:
 
 
 class Web:
-    def __init__(self, service, settings, slot, load, stop):
-        """`load() -> Model` runs in the scoring thread; `stop(error)` ends the service when it fails."""
+    def __init__(self, service, settings, slot, load, ready, stop):
+        """`load() -> Model` runs in the scoring thread, then `ready()`; `stop(error)` ends the service when loading fails."""
         self.service = service
         self.settings = settings
         self.slot = slot
@@ -48,6 +48,7 @@ class Web:
         self.model = None
         self.batcher = None
         self._load = load
+        self._ready = ready
         self._stop = stop
         self._ids = itertools.count(1)
         self._id_head = f"{os.getpid():x}-{os.urandom(3).hex()}-"
@@ -74,7 +75,7 @@ class Web:
             batch_rows=settings.batch_rows,
             timeout=settings.timeout,
             observe=self.metrics.scored,
-            loaded=self.slot.ready,
+            loaded=self._ready,
             failed=self._stop,
         )
         self.batcher.start()
