@@ -32,6 +32,8 @@ pub mod tree;
 pub mod deflate;
 pub mod digest;
 pub mod http;
+pub mod interrupt;
 pub mod python;
 pub mod regular;
 pub mod reporter;
+pub mod whole;

@@ -4,11 +4,13 @@
 //! interpreter there, through the image's own loader, with the image's own environment. What answers is what will
 //! answer in production, less the container around it. It works for images of this machine's architecture.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::interrupt::Program;
 use crate::layers::unpack::{UnpackError, unpack};
 use crate::oci::Image;
 
@@ -127,7 +129,7 @@ pub fn verify(image: &Image, scratch: &Path) -> Result<Verified, VerifyError> {
         .env("MLRAILS_APP", at("/app"))
         .current_dir(at("/app"))
         .stdin(Stdio::null());
-    let output = command.output().map_err(|source| VerifyError::Start {
+    let output = output(&mut command).map_err(|source| VerifyError::Start {
         path: interpreter.display().to_string(),
         source,
     })?;
@@ -150,6 +152,27 @@ pub fn verify(image: &Image, scratch: &Path) -> Result<Verified, VerifyError> {
         return Err(VerifyError::Replay { said });
     }
     Ok(Verified { rows: report.rows })
+}
+
+/// What a program says and how it ends; it ends with this process.
+fn output(command: &mut Command) -> std::io::Result<Output> {
+    let mut program = Program::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let stderr = program.child().stderr.take();
+    let reading = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        stderr.map_or(Ok(0), |mut stream| stream.read_to_end(&mut said))?;
+        std::io::Result::Ok(said)
+    });
+    let mut stdout = Vec::new();
+    if let Some(mut stream) = program.child().stdout.take() {
+        stream.read_to_end(&mut stdout)?;
+    }
+    let stderr = reading.join().unwrap_or_else(|_| Ok(Vec::new()))?;
+    Ok(Output {
+        status: program.child().wait()?,
+        stdout,
+        stderr,
+    })
 }
 
 /// The file that `path` is in the image, with links followed inside `root`; `None` if there is none.

@@ -29,7 +29,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("digest", 1),
     ("deflate", 1),
     ("http", 1),
+    ("interrupt", 1),
     ("regular", 1),
+    ("whole", 1),
     ("reporter", 1),
 ];
 
@@ -38,6 +40,11 @@ const PEERS: &[(&str, &str, &str)] = &[
     ("layers", "plan", "a layer is made from what the plan decided"),
     ("tree", "store", "a tree's files may be the store's blobs"),
     ("python", "digest", "RECORD and wheels are told apart by digest"),
+    (
+        "whole",
+        "interrupt",
+        "a file that is not finished is removed when the process is interrupted",
+    ),
     ("fetch", "store", "a download ends in the store"),
     (
         "targets",

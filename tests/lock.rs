@@ -45,10 +45,13 @@ impl Bench {
 
     /// Another command on the project, with the same cache.
     pub fn run(&self, words: &[&str]) -> Outcome {
+        self.command(words).run()
+    }
+
+    pub fn command(&self, words: &[&str]) -> Mlrails {
         Mlrails::new(self.home.path())
             .project(self.project.path())
             .args(words)
-            .run()
     }
 
     /// `name version [marker]` per entry.

@@ -706,6 +706,61 @@ fn serve_runs_the_project_and_starts_again_when_a_file_changes() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// All processes below `pid`, as far down as they go.
+fn below(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut pending = vec![pid];
+    while let Some(pid) = pending.pop() {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|word| word.parse().ok());
+            pending.extend(children.inspect(|child| found.push(*child)));
+        }
+    }
+    found
+}
+
+#[test]
+fn serve_ends_by_ctrl_c_and_takes_its_server_along() {
+    let Some(environment) = environment() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let root = tiny(folder.path(), &environment);
+    let port = free_port();
+    let mut command = Mlrails::new(folder.path())
+        .project(&root)
+        .args(["serve", "--workers", "2", "--port"])
+        .args([port.to_string()])
+        .into_command();
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut server = Server {
+        child,
+        stderr,
+        port,
+        _folder: folder,
+    };
+    server.until("info: ready");
+    server.until("info: ready");
+    let processes = below(server.child.id());
+    assert!(processes.len() >= 2, "{processes:?}");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(server.wait().code(), Some(130));
+    for process in processes {
+        let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let state = status.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        assert!(
+            state.is_none_or(|state| state == 'Z' || state == 'X'),
+            "{process} lives on: {status}"
+        );
+    }
+    std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+}
+
 #[test]
 fn serve_says_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ mod hostile_index;
 mod hostile_lock;
 mod hostile_project;
 mod hostile_wheels;
+mod interrupted;
 mod lock;
 mod pickle;
 mod resolve;

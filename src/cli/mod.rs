@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod serve;
 mod session;
+mod signals;
 mod sync;
 mod wheel;
 
@@ -35,6 +36,8 @@ pub enum Exit {
     Done,
     /// 1: the answer is no (`lock --check`, mistakes that were already shown).
     Refused,
+    /// 130: a server that was told to stop by Ctrl-C, and did.
+    Interrupted,
 }
 
 /// From a conventional Python ML project to an image or a wheel that serves it.
@@ -132,6 +135,7 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     match run(cli.command, &session) {
         Ok(Exit::Done) => 0,
         Ok(Exit::Refused) => 1,
+        Ok(Exit::Interrupted) => 130,
         Err(failure) => {
             session.printer().failure(&failure);
             failure.code()
@@ -140,6 +144,12 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 }
 
 fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
+    if matches!(
+        command,
+        Command::Lock(_) | Command::Sync(_) | Command::Serve(_) | Command::Image(_) | Command::Run(_)
+    ) {
+        signals::listen();
+    }
     match command {
         Command::Check(args) => check::run(args, session),
         Command::Graph(args) => graph::run(args, session),

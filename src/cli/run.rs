@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::{Exit, Failure, Session};
+use super::{Exit, Failure, Session, signals};
 use crate::project::settings::Overrides;
 use crate::project::{self, Project};
 use crate::run::{self, Options, Outcome, Stop};
@@ -49,7 +49,9 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     project.manifest.folder(".mlrails/run")?;
     let overrides = Overrides::from_process(args.environment, args.set);
     let stop = Stop::default();
-    on_interrupt(stop.clone());
+    // Ctrl-C ends all workers; the run then fails with `RunError::Stopped`, having written nothing.
+    let stopping = stop.clone();
+    signals::answer(move || stopping.now());
     let reporter = session.reporter();
     if args.replay {
         let replayed = run::replay(&project, &overrides, &*reporter, &stop)?;
@@ -76,30 +78,6 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         session.printer().data(summary(&project, &outcome).trim_end());
     }
     Ok(Exit::Done)
-}
-
-/// Ctrl-C and a polite kill end all workers; the run then fails with `RunError::Stopped`, having written nothing.
-fn on_interrupt(stop: Stop) {
-    std::thread::spawn(move || {
-        // Signals alone: no network, and no threads but this one.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        let Ok(runtime) = runtime else {
-            return;
-        };
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            stop.now();
-        });
-    });
 }
 
 fn summary(project: &Project, outcome: &Outcome) -> String {

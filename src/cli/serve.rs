@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, Failure, Session};
+use super::{Exit, Failure, Session, signals};
 use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
 use crate::project::{self, Project, record};
@@ -56,6 +56,9 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// How long a server that was told to stop may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How often files are looked at. A change is noticed before a person has changed windows.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -65,6 +68,8 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     session.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::from_serving_io)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::from_serving_io)?;
+        // From here on the loop below hears them.
+        signals::answer(|| ());
         let mut child = Some(start(&args, &served)?);
         session.printer().say(&format!(
             "serving on http://{}:{}  (try it: /docs)",
@@ -76,7 +81,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 _ = interrupt.recv() => {
                     // At a terminal the child was interrupted as well; elsewhere it is told here. Either way it is waited for.
                     stop(child.take()).await?;
-                    return Ok(Exit::Done);
+                    return Ok(Exit::Interrupted);
                 }
                 _ = terminate.recv() => {
                     stop(child.take()).await?;
@@ -252,7 +257,10 @@ async fn stop(child: Option<Child>) -> Result<(), Failure> {
         // It may have ended by itself in this moment, which is what is wanted.
         let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
     }
-    child.wait().await.map_err(Failure::from_serving_io)?;
+    // It finishes the requests it has, within its own limit; one that hangs is not waited for.
+    if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+        child.kill().await.map_err(Failure::from_serving_io)?;
+    }
     Ok(())
 }
 

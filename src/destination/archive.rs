@@ -13,11 +13,12 @@ use serde_json::json;
 
 use super::layout::{LAYOUT, documents, index_json};
 use super::read::{Blobs, ReadError, read_from};
-use super::{CopyError, PublishError, Published, copy_layer, fault, whole};
+use super::{CopyError, PublishError, Published, copy_layer, fault};
 use crate::digest::Digest;
 use crate::oci::image::{ConfigError, LayerType};
 use crate::oci::{Image, Layer, LayerBytes, Platform, Publishable};
 use crate::reporter::{Reporter, Unit};
+use crate::whole;
 
 /// The arrangement inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{CopyError, PublishError, Published, copy_layer, fault, whole};
+use super::{CopyError, PublishError, Published, copy_layer, fault};
 use crate::digest::Digest;
 use crate::oci::image::media_type;
 use crate::oci::{Layer, LayerBytes, Publishable};
 use crate::reporter::{Reporter, Unit};
 use crate::store::{Stamp, Store};
+use crate::whole;
 
 /// The content of `oci-layout`.
 pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

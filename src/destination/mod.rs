@@ -9,7 +9,6 @@ pub mod engine;
 pub mod layout;
 pub mod read;
 pub mod registry;
-mod whole;
 
 use std::fs::File;
 use std::io::{self, Read};

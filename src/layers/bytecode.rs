@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::debian::{self, BaseFiles, DebianError, Node, Rootfs};
 use crate::digest::{Digest, Hasher};
+use crate::interrupt::Program;
 use crate::lock::base::Debian;
 use crate::reporter::{Reporter, Unit as Counted};
 use crate::store::{Store, StoreError};
@@ -362,7 +363,7 @@ struct Python {
 
 /// A running interpreter that compiles one module at a time. Dropped, it ends.
 struct Worker {
-    child: Child,
+    _program: Program,
     input: Option<ChildStdin>,
     output: ChildStdout,
 }
@@ -371,7 +372,8 @@ impl Python {
     /// Starts an interpreter and has it compile an empty module: a worker that is returned works.
     fn start(&self) -> io::Result<Worker> {
         let libraries = self.root.join("usr/lib").join(TRIPLE);
-        let mut child = Command::new(libraries.join(LOADER))
+        let mut command = Command::new(libraries.join(LOADER));
+        command
             .arg("--library-path")
             .arg(&libraries)
             .arg(self.root.join(format!("usr/bin/python{}", self.minor)))
@@ -385,13 +387,14 @@ impl Python {
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+            .stderr(Stdio::null());
+        let mut program = Program::start(&mut command)?;
+        let child = program.child();
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let mut worker = Worker {
-            child,
+            _program: program,
             input: Some(input),
             output,
         };
@@ -426,10 +429,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Its input's end is its signal to leave; one that hangs in a module is not waited for.
+        // Its input's end is its signal to leave; one that hangs in a module is killed with the rest.
         self.input = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::regular;
+use crate::whole;
 
 /// The largest file that is read, in bytes: a line has 250, and a project makes a few layers a week.
 const LARGEST: u64 = 64 << 20;
@@ -141,18 +142,14 @@ impl Sums {
                 sum.digest, sum.diff_id, sum.size, sum.title
             );
         }
-        let fault = |source| SumError::Io {
+        whole::write(&self.path, 0o644, |file| {
+            std::io::Write::write_all(file, text.as_bytes())
+        })
+        .map_err(|source| SumError::Io {
             action: "write",
             path: self.path.display().to_string(),
             source,
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fault)?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fault)?;
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(permissions).map_err(fault)?;
-        file.persist(&self.path).map_err(|error| fault(error.error))?;
-        Ok(())
+        })
     }
 }
 

@@ -19,6 +19,7 @@ use super::{File, Location, Lock, Package, Settings, Source};
 use crate::digest::Digest;
 use crate::python::requirement;
 use crate::regular::{self, Irregular};
+use crate::whole;
 
 /// The largest lock that is read; one with 2,000 packages and all their wheels is 20 MB.
 const LARGEST: u64 = 64 << 20;
@@ -84,21 +85,15 @@ impl Lock {
     /// Writes the lock to `path`, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         use std::io::Write as _;
-        let fault = |source| LockError::Write {
+        whole::write(path, 0o644, |file| {
+            file.write_all(self.to_toml().as_bytes())?;
+            // A lock is not remade by itself as the cache's objects are: it must be on the disk before it has its name.
+            file.sync_all()
+        })
+        .map_err(|source| LockError::Write {
             path: path.display().to_string(),
             source,
-        };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut file = tempfile::Builder::new()
-            .prefix(".pylock-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .map_err(fault)?;
-        file.write_all(self.to_toml().as_bytes()).map_err(fault)?;
-        // A lock is not remade by itself as the cache's objects are: it must be on the disk before it has its name.
-        file.as_file().sync_all().map_err(fault)?;
-        file.persist(path).map_err(|error| fault(error.error))?;
-        Ok(())
+        })
     }
 
     /// The lock as TOML text.
