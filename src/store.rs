@@ -18,6 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,6 +87,7 @@ impl Store {
                 fs::create_dir_all(&path).map_err(fault("make", &path))?;
             }
         }
+        sweep(&root.join("tmp"));
         Ok(Self { root })
     }
 
@@ -361,6 +363,24 @@ impl Store {
     }
 }
 
+/// How long a temporary file is nobody's: a download of a day has written something since.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Removes what processes that were killed left in `tmp`. Failing to costs space alone.
+fn sweep(tmp: &Path) {
+    for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
+        let Ok(status) = entry.metadata() else { continue };
+        let age = status.modified().ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > ABANDONED) {
+            let path = entry.path();
+            let _ = match status.is_dir() {
+                true => fs::remove_dir_all(path),
+                false => fs::remove_file(path),
+            };
+        }
+    }
+}
+
 /// What a cache folder holds; sizes in bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
@@ -485,6 +505,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         (folder, store)
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes_after_a_day() {
+        let (_folder, store) = store();
+        let (mine, theirs) = (store.temporary().unwrap(), store.root.join("tmp/w-old"));
+        let old = File::create(&theirs).unwrap();
+        old.set_modified(std::time::SystemTime::now() - 2 * ABANDONED)
+            .unwrap();
+        Store::open(store.root.parent().unwrap()).unwrap();
+        assert!(mine.path().exists() && !theirs.exists());
     }
 
     #[test]

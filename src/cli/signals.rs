@@ -27,6 +27,8 @@ pub fn listen() {
             else {
                 return;
             };
+            // A file that grows over the limit of `ulimit -f` is an error of that write, and not the process's end.
+            let _heard = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
             let _ = ready.send(());
             loop {
                 let code = tokio::select! {

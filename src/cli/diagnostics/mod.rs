@@ -133,6 +133,6 @@ pub(crate) fn is_temporary_io(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::StorageFull | Kind::QuotaExceeded | Kind::ResourceBusy | Kind::TimedOut
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ResourceBusy | Kind::TimedOut
     ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }

@@ -9,7 +9,7 @@ impl From<StoreError> for Failure {
         match &error {
             StoreError::NoFolder => failure.hint("set MLRAILS_CACHE_DIR to a folder that can be written"),
             StoreError::Io { source, .. } if is_temporary_io(source) => failure.temporary().hint(
-                "free some space, or set MLRAILS_CACHE_DIR to a larger disk; `mlrails cache prune` helps",
+                "free some space, or set MLRAILS_CACHE_DIR to a larger disk; `mlrails cache clean` helps",
             ),
             StoreError::Io { .. } => failure.hint("set MLRAILS_CACHE_DIR to a folder that can be written"),
             StoreError::Mismatch { .. } => failure,
