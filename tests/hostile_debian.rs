@@ -1,4 +1,12 @@
 //! Archives that lie, and packages that bite: refused, with the rule named, and nothing kept.
+//!
+//! | what is tried | where |
+//! |---|---|
+//! | broken `ar` members, entries that lead elsewhere | `a_package_of_another_shape_is_refused`, `entries_that_lead_elsewhere_are_refused` |
+//! | endless streams | `endless_streams_stop_at_a_limit` |
+//! | text around the signed text, changed text | `text_around_the_signed_text_is_refused`, `a_changed_text_is_refused` |
+//! | unknown and expired signers, weak hashes | `an_unknown_or_expired_signer_and_a_weak_hash_are_refused`, `only_sha256_counts_and_it_must_fit` |
+//! | an older date, another codename | `another_codename_and_an_older_date_are_refused` |
 
 use mlrails::debian::archive::{self, Suite};
 use mlrails::debian::{package, rootfs};

@@ -1,4 +1,20 @@
 //! Project files that mean harm, or had an accident: each refused by name and rule, without a hang, a panic or an overflow.
+//!
+//! | what is tried | where |
+//! |---|---|
+//! | brackets without end | `a_hundred_thousand_brackets`, `source_that_no_stack_bears`, `records_that_lie`; `hostile_lock` for other tools' files |
+//! | 100 MB, a million dependencies, mistakes without number | `sizes_have_limits`, `mistakes_without_number_are_counted` |
+//! | NUL, no UTF-8, duplicate keys | `bytes_that_are_no_text_have_a_place`, `sources_that_are_strange_and_sound` |
+//! | project names, versions beyond counting | `names_that_are_none`, `a_version_beyond_counting` |
+//! | readme, licence, include, backend-path leading out | `paths_that_lead_out` |
+//! | cycles and doubling of groups, markers that explode | `markers_and_groups_that_explode`, `a_marker_of_ten_thousand_brackets` |
+//! | credentials, hosts in disguise, weak hashes | `credentials_are_accepted_and_never_shown`, `hashes_that_can_be_forged` |
+//! | links out, in circles, to nowhere | `links_out_in_circles_and_to_nowhere`, `folders_that_are_none`, `folders_of_ours_that_lead_out`, `hostile_lock` |
+//! | FIFO, socket, device | `pipes_and_sockets_do_not_hang`, `folders_that_are_none`, `hostile_lock` |
+//! | 1 TB of nothing, too many files, too deep | `a_terabyte_of_nothing`, `too_many_files_and_folders_too_deep` |
+//! | secrets, reserved names | `secrets_stay_and_are_named`, `names_that_images_reserve_or_cannot_hold` |
+//! | pickles | `pickle.rs` |
+//! | noise in every format | `noise.rs` |
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,14 @@
 //! Hostile wheels are refused, by a message that names the file, the entry and the rule; nothing of them is kept.
+//!
+//! | what is tried | where |
+//! |---|---|
+//! | `../`, absolute and backslash names, prefix siblings, control characters, empty names, chmod by name | `names_that_lead_elsewhere`, `file_names_that_are_no_wheels` |
+//! | entry points that are paths | `entry_points_that_are_no_commands` |
+//! | RECORD missing, with rows too many or leading out | `a_record_that_is_not_true` |
+//! | central directory and local headers that disagree | `headers_that_disagree`, `data_descriptors_are_read_and_compared` |
+//! | one name twice, wrong CRC, bzip2 and LZMA | `one_name_twice`, `content_that_is_not_what_was_promised` |
+//! | bombs, overlapping entries | `bombs_stop_at_their_limits`, `bytes_that_belong_to_nothing` |
+//! | links, devices, set-uid | `only_files_and_folders`, `what_the_environment_itself_is_made_of` |
 
 use mlrails::layers::install::{self, Scheme};
 use mlrails::layers::{Ingredients, LayerError, layer_from_wheels, open_wheel};

@@ -16,6 +16,7 @@ mod hostile_project;
 mod hostile_wheels;
 mod interrupted;
 mod lock;
+mod noise;
 mod pickle;
 mod resolve;
 mod road;

@@ -28,6 +28,7 @@ pub fn read(page: &str) -> Document {
     };
     let mut rest = page;
     let mut open: Option<Anchor> = None;
+    let mut broken = 0;
     while let Some(at) = rest.find('<') {
         if let Some(anchor) = &mut open {
             anchor.text.push_str(&decode(&rest[..at]));
@@ -38,6 +39,10 @@ pub fn read(page: &str) -> Document {
             continue;
         }
         let Some(tag) = Tag::read(rest) else {
+            broken += 1;
+            if broken > MOST_BROKEN {
+                break;
+            }
             rest = &rest[1..];
             continue;
         };
@@ -65,7 +70,12 @@ pub fn read(page: &str) -> Document {
             }
             "script" | "style" => {
                 let end = format!("</{}", tag.name);
-                rest = rest.to_ascii_lowercase().find(&end).map_or("", |at| &rest[at..]);
+                let is_end = |at: &usize| {
+                    let there = rest.as_bytes().get(*at..at + end.len());
+                    there.is_some_and(|there| there.eq_ignore_ascii_case(end.as_bytes()))
+                };
+                let mut ends = rest.match_indices("</").map(|(at, _)| at);
+                rest = ends.find(is_end).map_or("", |at| &rest[at..]);
             }
             _ => {}
         }
@@ -77,6 +87,12 @@ pub fn read(page: &str) -> Document {
     document
 }
 
+/// The longest tag that is read, in bytes. Those of real pages have a few hundred.
+const LONGEST_TAG: usize = 4 << 10;
+
+/// The most `<` that begin no tag; after more, the rest of the page says nothing.
+const MOST_BROKEN: usize = 1_000;
+
 struct Tag {
     name: String,
     attributes: Vec<(String, String)>,
@@ -86,6 +102,8 @@ struct Tag {
 
 impl Tag {
     fn read(text: &str) -> Option<Self> {
+        // A tag that does not end is text, and looked for again behind its bracket: not to the end of the page each time.
+        let text = &text[..text.floor_char_boundary(LONGEST_TAG)];
         let bytes = text.as_bytes();
         let mut at = 1;
         let name_end = at
@@ -160,7 +178,11 @@ fn decode(text: &str) -> String {
     while let Some(at) = rest.find('&') {
         decoded.push_str(&rest[..at]);
         rest = &rest[at..];
-        let entity = rest.find(';').filter(|end| *end <= 10).map(|end| &rest[1..end]);
+        let near = &rest.as_bytes()[..rest.len().min(11)];
+        let entity = near
+            .iter()
+            .position(|byte| *byte == b';')
+            .map(|end| &rest[1..end]);
         let character = entity.and_then(|entity| match entity {
             "amp" => Some('&'),
             "lt" => Some('<'),
@@ -215,5 +237,24 @@ mod tests {
         assert_eq!(first.data[1], ("data-yanked".into(), String::new()));
         assert_eq!(document.anchors[1].href, "a-2.whl");
         assert_eq!(document.anchors[1].text, "a-2.whl");
+    }
+
+    #[test]
+    fn pages_that_open_and_never_close_are_read_once() {
+        for part in [
+            "<a ",
+            "<a href=\"",
+            "<",
+            "&",
+            "<a>&",
+            "<script></script>",
+            "<style>",
+            "<!--",
+            "</",
+            "<a href='x'",
+            "<script></é",
+        ] {
+            read(&part.repeat(200_000 / part.len()));
+        }
     }
 }

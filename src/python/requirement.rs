@@ -3,8 +3,8 @@
 //! The grammar is `uv-pep508`'s, whose parser recurses on parentheses; a text that nests too deep or is too long is
 //! refused before it gets there. Source: the dependency-specifiers specification (PEP 508).
 
-use uv_pep508::MarkerTree;
 pub use uv_pep508::VersionOrUrl;
+use uv_pep508::{MarkerTree, Pep508Error, Pep508Url};
 
 /// A PEP 508 requirement. A URL in it is kept as written: no variable in it is expanded.
 pub type Requirement = uv_pep508::Requirement<url::Url>;
@@ -36,7 +36,7 @@ pub fn parse_marker(text: &str) -> Result<MarkerTree, InvalidRequirement> {
     parse_limited("marker", text)
 }
 
-fn parse_limited<T: std::str::FromStr<Err: std::fmt::Display>>(
+fn parse_limited<T: std::str::FromStr<Err = Pep508Error<U>>, U: Pep508Url>(
     what: &'static str,
     text: &str,
 ) -> Result<T, InvalidRequirement> {
@@ -65,9 +65,18 @@ fn parse_limited<T: std::str::FromStr<Err: std::fmt::Display>>(
             "its marker joins too many extras, groups or `in`".to_owned(),
         ));
     }
-    // The parser's message continues with the text and a caret below it; the first line says what is wrong.
-    text.parse::<T>()
-        .map_err(|error| refuse(error.to_string().lines().next().unwrap_or_default().to_owned()))
+    // Only the message: the error's own text has a caret below the input, and panics where that holds wide white space.
+    text.parse::<T>().map_err(|error| {
+        refuse(
+            error
+                .message
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    })
 }
 
 /// The versions a requirement admits; `None` if it names a URL or admits any.
@@ -95,6 +104,7 @@ mod tests {
         let wide = format!("a ; {}", pairs.join(" or "));
         assert!(parse(&wide).unwrap_err().to_string().contains("joins too many"));
         assert!(parse("a >> 1").is_err());
+        assert!(parse("\u{2028}").is_err() && parse("a \u{3000}; \u{2028}").is_err());
         assert!(parse_marker("'dev' in dependency_groups").is_ok());
     }
 }
