@@ -506,6 +506,9 @@ fn records_that_lie() {
         );
     }
     drop(spoiled);
+    Spoiled::new()
+        .write("artifacts/files.json", "{}")
+        .refused(&["artifacts/files.json cannot be understood", "missing field"]);
 }
 
 #[test]

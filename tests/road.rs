@@ -380,3 +380,96 @@ fn offline_with_a_full_cache_is_enough() {
     assert_eq!(refused.code, 3, "{refused:?}");
     refused.says(&["error: ", "offline"]);
 }
+
+/// What stands where a trained value or the sums should be; a size that lies; a base whose packages are elsewhere.
+#[test]
+fn files_beside_the_code_that_are_none() {
+    let Some(road) = road("hostile artifacts", &[]) else {
+        return;
+    };
+    let refused = |spoil: &dyn Fn(&Path), parts: &[&str]| {
+        let scratch = tempfile::tempdir().unwrap();
+        let project = road.copy(scratch.path());
+        spoil(&project);
+        road.on(&project, &["image"]).run().expect(1).says(parts);
+        assert!(!project.join("dist").exists());
+    };
+    let instead = |file: &'static str, make: fn(&Path)| {
+        move |project: &Path| {
+            let path = project.join(file);
+            std::fs::remove_file(&path).unwrap();
+            make(&path);
+        }
+    };
+    let fifo = |path: &Path| {
+        use rustix::fs::{CWD, FileType, mknodat};
+        mknodat(CWD, path, FileType::Fifo, 0o644.into(), 0).unwrap();
+    };
+    let out = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+    let sparse = |path: &Path| std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+    for file in [
+        "artifacts/model.joblib",
+        "artifacts/spend_stats.json",
+        "mlrails.sum",
+    ] {
+        refused(&instead(file, fifo), &[file, "it is a FIFO, not a file"]);
+        refused(&instead(file, out), &[file, "leads out of the project"]);
+    }
+    refused(
+        &instead("artifacts/spend_stats.json", sparse),
+        &["artifacts/spend_stats.json", "found 1099511627776"],
+    );
+    refused(
+        &instead("artifacts/model.joblib", sparse),
+        &["artifacts/model.joblib"],
+    );
+    refused(&instead("mlrails.sum", sparse), &["it is 1099511627776 bytes"]);
+    let edited = |file: &'static str, from: &'static str, to: &'static str| {
+        move |project: &Path| {
+            let path = project.join(file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(&path, text.replace(from, to)).unwrap();
+        }
+    };
+    refused(
+        &edited("artifacts/files.json", "\"size\": ", "\"size\": 9"),
+        &["is not what files.json says", "bytes"],
+    );
+    refused(
+        &edited("pylock.toml", "\"pool/main/", "\"../../pool/main/"),
+        &["is no path inside the archive"],
+    );
+    refused(
+        &edited("pylock.toml", "\"pool/main/", "\"..%2f..%2fpool/main/"),
+        &["is no path inside the archive"],
+    );
+    refused(
+        &|project| {
+            let text = "[image]\ninclude = [\"hosts\"]\n";
+            std::fs::write(project.join("mlrails.toml"), text).unwrap();
+            std::os::unix::fs::symlink("/etc/hosts", project.join("hosts")).unwrap();
+        },
+        &["`hosts`"],
+    );
+}
+
+#[test]
+fn an_image_is_not_written_through_a_link() {
+    let Some(road) = road("links where images go", &[]) else {
+        return;
+    };
+    let outside = tempfile::tempdir().unwrap();
+    for place in ["dist", "dist/churn"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let project = road.copy(scratch.path());
+        let path = project.join(place);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(outside.path(), path).unwrap();
+        road.on(&project, &["image"])
+            .run()
+            .expect(1)
+            .says(&["leads out of the project"]);
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}

@@ -12,7 +12,7 @@ use super::recipe::LAYOUT;
 use crate::digest::{Digest, Hasher};
 use crate::project::files::ShippedFile;
 use crate::project::record::FilesRecord;
-use crate::regular;
+use crate::regular::{self, Irregular};
 use crate::tree::{EXECUTABLE, PLAIN, Source, Tree, TreeError};
 
 /// Where the application is in every image, relative to its root.
@@ -34,6 +34,21 @@ pub enum PipelineError {
         file: String,
         expected: String,
         found: String,
+    },
+    #[error(
+        "artifacts/{file}, the trained value `{value}`, is not what files.json says: expected {expected} bytes, found {found}"
+    )]
+    Size {
+        value: String,
+        file: String,
+        expected: u64,
+        found: u64,
+    },
+    #[error("artifacts/{file}, the trained value `{value}`, is refused: {why}")]
+    Irregular {
+        value: String,
+        file: String,
+        why: Irregular,
     },
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: std::io::Error },
@@ -59,9 +74,23 @@ pub fn check_values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Resu
         let Some(record) = files.values.get(name) else {
             return Err(missing(format!("{name}.*")));
         };
-        let path = root.join("artifacts").join(&record.file);
-        if !path.is_file() {
+        let relative = Path::new("artifacts").join(&record.file);
+        let located = regular::locate(root, &relative).map_err(|why| PipelineError::Irregular {
+            value: name.clone(),
+            file: record.file.clone(),
+            why,
+        })?;
+        let Some(path) = located else {
             return Err(missing(record.file.clone()));
+        };
+        let size = Source::file(&path)?.size();
+        if size != record.size {
+            return Err(PipelineError::Size {
+                value: name.clone(),
+                file: record.file.clone(),
+                expected: record.size,
+                found: size,
+            });
         }
         let found = digest_of(&path)?.hex();
         if found != record.sha256 {

@@ -4,6 +4,7 @@
 //! was chosen, nor where its bytes come from: no host name is in here, so that a lock means the same on every mirror.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,21 @@ pub struct Registry {
 impl Base {
     /// From `[tool.mlrails.base]`.
     pub fn from_table(table: &toml::Table) -> Result<Self, InvalidBase> {
-        table.clone().try_into().map_err(InvalidBase)
+        let base: Self = table.clone().try_into().map_err(InvalidBase)?;
+        if let Self::Debian(debian) = &base {
+            for deb in debian.packages.values().flatten() {
+                let mut parts = Path::new(&deb.filename).components();
+                let stays = parts.all(|part| matches!(part, Component::Normal(_)))
+                    && !deb.filename.contains(|c: char| c.is_control() || "\\?#".contains(c))
+                    // Encoded, a dot or a slash is one for whoever serves it.
+                    && !deb.filename.contains("%2");
+                if deb.filename.is_empty() || !stays {
+                    let rule = format!("`{}` is no path inside the archive", deb.filename.escape_debug());
+                    return Err(InvalidBase(serde::de::Error::custom(rule)));
+                }
+            }
+        }
+        Ok(base)
     }
 
     /// For `[tool.mlrails.base]`.

@@ -252,8 +252,8 @@ pub enum Rule {
     // Freshness
     #[error("`{node}` was trained from other code or settings: {why}")]
     Stale { node: String, why: String },
-    #[error("artifacts/run.json cannot be understood: {reason}")]
-    RunRecord { reason: String },
+    #[error("{file} cannot be understood: {reason}")]
+    RunRecord { file: String, reason: String },
 }
 
 /// Why a data node that serving reads has no supplier.

@@ -127,7 +127,9 @@ pub const SCHEMA: u32 = 1;
 pub fn run(root: &Path) -> Result<Option<RunRecord>, Mistake> {
     let record: Option<RunRecord> = read(root, "artifacts/run.json")?;
     match record {
-        Some(record) if record.schema > SCHEMA => Err(newer(record.schema, &record.mlrails)),
+        Some(record) if record.schema > SCHEMA => {
+            Err(newer("artifacts/run.json", record.schema, &record.mlrails))
+        }
         record => Ok(record),
     }
 }
@@ -139,7 +141,7 @@ pub fn files(root: &Path) -> Result<Option<FilesRecord>, Mistake> {
         return Ok(None);
     };
     if record.schema > SCHEMA {
-        return Err(newer(record.schema, "a newer version"));
+        return Err(newer("artifacts/files.json", record.schema, "a newer version"));
     }
     for value in record.values.values() {
         let plain = Path::new(&value.file)
@@ -154,8 +156,9 @@ pub fn files(root: &Path) -> Result<Option<FilesRecord>, Mistake> {
     Ok(Some(record))
 }
 
-fn newer(schema: u32, writer: &str) -> Mistake {
+fn newer(file: &str, schema: u32, writer: &str) -> Mistake {
     Mistake::new(Rule::RunRecord {
+        file: file.to_owned(),
         reason: format!(
             "it has form {schema}, written by mlrails {writer}; this mlrails reads form {SCHEMA}"
         ),
@@ -170,7 +173,8 @@ fn read<T: serde::de::DeserializeOwned>(root: &Path, relative: &str) -> Result<O
     serde_json::from_str(&source.text).map(Some).map_err(|error| {
         let offset = byte_offset(&source.text, error.line(), error.column());
         let reason = error.to_string();
-        Mistake::new(Rule::RunRecord { reason }).at(source.place(offset..offset + 1))
+        let file = relative.to_owned();
+        Mistake::new(Rule::RunRecord { file, reason }).at(source.place(offset..offset + 1))
     })
 }
 

@@ -43,7 +43,7 @@ impl From<PipelineError> for Failure {
         let failure = Self::from_error(&error);
         match error {
             PipelineError::Missing { .. } => failure.hint("`mlrails run` writes it"),
-            PipelineError::Differs { .. } => {
+            PipelineError::Differs { .. } | PipelineError::Size { .. } | PipelineError::Irregular { .. } => {
                 failure.hint("restore it from version control, or `mlrails run` again")
             }
             _ => failure,
