@@ -146,7 +146,13 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
     if matches!(
         command,
-        Command::Lock(_) | Command::Sync(_) | Command::Serve(_) | Command::Image(_) | Command::Run(_)
+        Command::Lock(_)
+            | Command::Sync(_)
+            | Command::Serve(_)
+            | Command::Image(_)
+            | Command::Run(_)
+            | Command::Wheel(_)
+            | Command::Cache(_)
     ) {
         signals::listen();
     }

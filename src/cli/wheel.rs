@@ -18,6 +18,7 @@ use crate::serving::{self, render};
 use crate::targets::{self, Asked};
 use crate::tree::{PLAIN, Tree};
 use crate::wheel::{self, Parts};
+use crate::whole;
 
 /// What a manylinux wheel of the last years runs on; the wheel itself is for every platform.
 const GLIBC: &str = "2.36";
@@ -101,7 +102,10 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         false => (name, bytes),
         true => bundle(&parts, name, bytes)?,
     };
-    let folder = args.output.unwrap_or_else(|| project.root().join("dist"));
+    let folder = match args.output {
+        Some(folder) => folder,
+        None => project.manifest.folder("dist")?,
+    };
     let path = write(&folder, &name, &bytes)?;
     summary(&project, &path, &bytes, &args_next(args.bundle, &path), session);
     Ok(Exit::Done)
@@ -129,12 +133,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
         }
     };
     fs::create_dir_all(folder).map_err(fault)?;
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(fault)?;
-    file.write_all(bytes).map_err(fault)?;
-    file.persist(&path).map_err(|error| fault(error.error))?;
+    whole::write(&path, 0o644, |file| file.write_all(bytes)).map_err(fault)?;
     Ok(path)
 }
 
