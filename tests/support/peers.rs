@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Runs a program to its end with `PATH` and nothing else of this process's environment but what `command` sets.
@@ -128,7 +129,11 @@ pub struct Podman {
     settings: PathBuf,
     image: String,
     container: String,
+    /// Its store is the machine's: a layer that one test removes may be one that another is loading.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static PODMAN: Mutex<()> = Mutex::new(());
 
 impl Podman {
     /// `image` is the name under which a test will load its image.
@@ -142,6 +147,7 @@ impl Podman {
             image: image.to_owned(),
             // Images of one test run have names of their own, and so have their containers.
             container: image.replace(['/', ':'], "-"),
+            _alone: PODMAN.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
