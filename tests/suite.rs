@@ -18,6 +18,8 @@ mod interrupted;
 mod lock;
 mod noise;
 mod pickle;
+mod push;
+mod push_peers;
 mod resolve;
 mod road;
 mod road_peers;

@@ -4,6 +4,7 @@ pub mod debian;
 pub mod driver;
 pub mod index;
 pub mod peers;
+pub mod registry;
 pub mod road;
 pub mod store;
 pub mod validator;
