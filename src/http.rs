@@ -8,15 +8,20 @@
 //! - There is no total timeout: 3 GB over a slow line is legitimate. A response that makes no progress is not.
 //! - TLS trusts the machine's own store (`SSL_CERT_FILE` and `SSL_CERT_DIR` included); proxies come from the environment.
 
-use std::fmt;
+mod origin;
+mod response;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub use reqwest::{Method, StatusCode};
 pub use url::Url;
+
+pub use origin::{Credentials, Redacted, is_loopback, same_origin};
+pub use response::Response;
 
 /// What one invocation decides about the network, once.
 #[derive(Debug, Clone)]
@@ -77,74 +82,6 @@ pub struct Request {
 pub enum Redirects {
     Follow,
     Return,
-}
-
-/// What proves who asks. `Debug` never shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
-    Basic { user: String, password: String },
-    Bearer(String),
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Credentials(****)")
-    }
-}
-
-impl Credentials {
-    /// The value of an `Authorization` header, marked sensitive. None if it cannot be one (a newline in a password).
-    pub fn header(&self) -> Option<HeaderValue> {
-        use base64::Engine as _;
-        let text = match self {
-            Self::Basic { user, password } => {
-                let pair = format!("{user}:{password}");
-                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-            }
-            Self::Bearer(token) => format!("Bearer {token}"),
-        };
-        let mut value = HeaderValue::from_str(&text).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
-    /// Splits `https://user:password@host/` into the bare URL and its credentials.
-    pub fn take_from(url: &Url) -> (Url, Option<Self>) {
-        let mut bare = url.clone();
-        if url.username().is_empty() && url.password().is_none() {
-            return (bare, None);
-        }
-        let decode = |text: &str| {
-            url::form_urlencoded::parse(format!("v={}", text.replace('+', "%2B")).as_bytes())
-                .next()
-                .map(|(_, value)| value.into_owned())
-                .unwrap_or_default()
-        };
-        let credentials = Self::Basic {
-            user: decode(url.username()),
-            password: decode(url.password().unwrap_or_default()),
-        };
-        // Both fail only for URLs that cannot have a host, which cannot have had credentials either.
-        let _ = bare.set_username("");
-        let _ = bare.set_password(None);
-        (bare, Some(credentials))
-    }
-}
-
-/// A URL as it may be shown: user, password and query values (signed URLs carry secrets there) are blanked.
-pub struct Redacted<'a>(pub &'a Url);
-
-impl fmt::Display for Redacted<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.0.clone();
-        if !url.username().is_empty() || url.password().is_some() {
-            let _ = url.set_username("****");
-            let _ = url.set_password(None);
-        }
-        let query = url.query().is_some();
-        url.set_query(None);
-        write!(formatter, "{url}{}", if query { "?…" } else { "" })
-    }
 }
 
 /// Why a request failed. Every URL in here is already redacted.
@@ -503,112 +440,6 @@ fn connections(
         .tcp_nodelay(true)
         .build()
         .map_err(|error| HttpError::Setup(chain(&error)))
-}
-
-/// An answer whose body has not been read.
-pub struct Response {
-    /// The URL that answered, after redirects.
-    pub url: Url,
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    inner: reqwest::Response,
-    stall: Duration,
-    tries: u32,
-}
-
-impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// The body's length as the server declares it.
-    pub fn content_length(&self) -> Option<u64> {
-        self.header("content-length")?.parse().ok()
-    }
-
-    /// The next piece of the body; `None` at its end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
-        match tokio::time::timeout(self.stall, self.inner.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(HttpError::Truncated {
-                url: Redacted(&self.url).to_string(),
-                reason: chain(&error.without_url()),
-            }),
-            Err(_) => Err(HttpError::Stalled {
-                url: Redacted(&self.url).to_string(),
-                seconds: self.stall.as_secs(),
-            }),
-        }
-    }
-
-    /// The whole body, after content decoding, refused beyond `limit` bytes: a compressed bomb is stopped here.
-    pub async fn bytes(mut self, limit: u64) -> Result<Bytes, HttpError> {
-        let mut body = BytesMut::new();
-        while let Some(chunk) = self.chunk().await? {
-            if body.len() as u64 + chunk.len() as u64 > limit {
-                return Err(HttpError::TooLarge {
-                    url: Redacted(&self.url).to_string(),
-                    limit,
-                });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
-    }
-
-    /// How long the server asks us to wait: `Retry-After` in seconds or as an HTTP date (RFC 9110 section 10.2.3).
-    pub fn retry_after(&self) -> Option<Duration> {
-        let value = self.header("retry-after")?.trim();
-        if let Ok(seconds) = value.parse::<u64>() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let date = jiff::fmt::rfc2822::parse(value).ok()?;
-        let until = SystemTime::from(date.timestamp());
-        Some(until.duration_since(SystemTime::now()).unwrap_or_default())
-    }
-
-    /// This answer as an error, with the first words of its body when it is text.
-    pub async fn into_error(self) -> HttpError {
-        let (url, status, tries) = (Redacted(&self.url).to_string(), self.status, self.tries);
-        let is_text = self
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("text/plain") || kind.contains("json"));
-        let detail = match self.bytes(64 << 10).await {
-            Ok(body) if is_text && !body.is_empty() => {
-                let text = String::from_utf8_lossy(&body);
-                let line: String = text
-                    .chars()
-                    .map(|character| if character.is_control() { ' ' } else { character })
-                    .take(200)
-                    .collect();
-                format!(": {}", line.trim())
-            }
-            _ => String::new(),
-        };
-        HttpError::Status {
-            url,
-            status,
-            tries,
-            detail,
-        }
-    }
-}
-
-/// Same scheme, host and port.
-pub fn same_origin(one: &Url, other: &Url) -> bool {
-    one.scheme() == other.scheme()
-        && one.host() == other.host()
-        && one.port_or_known_default() == other.port_or_known_default()
-}
-
-/// Whether `url` names this machine: those are reached offline too, and may be plain http.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// An error and its causes in one line: reqwest's own text names only the outermost.

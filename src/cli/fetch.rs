@@ -1,7 +1,8 @@
 //! Locked files into the store, for every command that installs or builds from a lock.
 
 use super::lock::{IndexArgs, locations};
-use super::{Failure, Session};
+use super::{Failure, Session, base as locked_base};
+use crate::debian::{self, BaseFiles};
 use crate::index::Network;
 use crate::lock::File;
 use crate::project::Manifest;
@@ -35,6 +36,21 @@ pub fn files(manifest: &Manifest, files: &[&File], session: &Session) -> Result<
         }
         Ok::<_, Failure>(())
     })?
+}
+
+/// Brings the base's packages into the store.
+pub fn base(manifest: &Manifest, files: &BaseFiles<'_>, session: &Session) -> Result<(), Failure> {
+    let archive = locked_base::archive(manifest)?;
+    let (client, reporter) = (session.client(&[])?, session.reporter());
+    session.block_on(debian::fetch(
+        &client,
+        files.store,
+        &archive.mirror,
+        files.base,
+        files.platform,
+        &*reporter,
+    ))??;
+    Ok(())
 }
 
 /// Enough to fill a line from one host, few enough that it does not throttle.

@@ -345,7 +345,7 @@ fn read_docker(entries: &Entries) -> Result<Publishable, ReadError> {
     let [item] = &items[..] else {
         return Err(rule("it does not hold exactly one image"));
     };
-    if item.layers.len() > crate::oci::image::MOST_LAYERS {
+    if item.layers.len() > crate::oci::manifest::MOST_LAYERS {
         return Err(rule("it has more layers than engines take"));
     }
     let config = entries.small(&item.config, LARGEST_CONFIG)?;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::manifest::{Descriptor, ImageManifest};
+use super::manifest::{Descriptor, ImageManifest, MOST_LAYERS};
 use super::media::Family;
 pub use super::media::{LayerType, media_type};
 pub use super::platform::Platform;
@@ -278,9 +278,6 @@ struct ReadHistory {
     #[serde(default)]
     empty_layer: bool,
 }
-
-/// What overlay filesystems and the Docker daemon take.
-pub const MOST_LAYERS: usize = 127;
 
 /// Layers and configuration that cannot be an image.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::image::MOST_LAYERS;
 use super::media::{Family, LayerType, media_type};
 use super::platform::Platform;
 use crate::digest::Digest;
@@ -16,6 +15,8 @@ use crate::digest::Digest;
 pub const LARGEST_MANIFEST: u64 = 4 << 20;
 /// The largest config that is read, in bytes.
 pub const LARGEST_CONFIG: u64 = 8 << 20;
+/// The most layers of an image: what overlay filesystems and the Docker daemon take.
+pub const MOST_LAYERS: usize = 127;
 /// The most entries of an index that are read.
 const MOST_ENTRIES: usize = 1000;
 

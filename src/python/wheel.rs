@@ -8,6 +8,9 @@
 //! Sources: the "Binary distribution format" and "Entry points" specifications (PEP 427), hostile archives as they were
 //! met: CVE-2026-34591, -1703, -8643, -24049, CVE-2025-54368.
 
+mod content;
+mod modules;
+
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
@@ -19,7 +22,11 @@ use uv_pep440::Version;
 use super::archive::{self, ArchiveError, Member, Method, ReadAt};
 use super::metadata::Metadata;
 use super::record::{self, RecordError};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
+pub(crate) use content::BAD_STREAM;
+pub use content::{ContentCheck, ContentError, read_entry};
+pub use modules::import_names;
+use modules::{is_dotted, is_identifier};
 
 /// A validated wheel. Its content is trusted only as far as `entries` can check it while it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,18 +98,6 @@ pub enum WheelError {
         file: String,
         source: RecordError,
     },
-}
-
-/// Why an entry's content is not what was promised.
-#[derive(Debug, thiserror::Error)]
-pub enum ContentError {
-    #[error("it cannot be read")]
-    Read(#[source] std::io::Error),
-    #[error("{0}")]
-    Wrong(&'static str),
-    /// Whoever received the content failed.
-    #[error("its content cannot be written")]
-    Write(#[source] std::io::Error),
 }
 
 /// The largest RECORD or METADATA that is read, in bytes.
@@ -481,172 +476,6 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether `text` is Python names joined by dots: it is written into a script's source.
-fn is_dotted(text: &str) -> bool {
-    text.split('.').all(is_identifier)
-}
-
-fn is_identifier(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars
-        .next()
-        .is_some_and(|first| first.is_alphabetic() || first == '_')
-        && chars.all(|c| c.is_alphanumeric() || c == '_')
-}
-
-/// The top-level import names of a distribution, from the paths of its files below site-packages: sorted, and dotted
-/// where the top is a namespace that other distributions share (`google.cloud.storage`).
-pub fn import_names<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    // Per folder: its modules' names, and whether one is `__init__`.
-    let mut folders: HashMap<&str, (Vec<&str>, bool)> = HashMap::new();
-    for path in paths {
-        let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-        let Some((stem, rest)) = file.split_once('.') else {
-            continue;
-        };
-        // `x.py`, `x.so`, `x.abi3.so`, `x.cpython-311-x86_64-linux-gnu.so`, `x.cp311-win_amd64.pyd`.
-        if rest != "py" && rest != "so" && rest != "pyd" && !rest.ends_with(".so") && !rest.ends_with(".pyd")
-        {
-            continue;
-        }
-        let slot = folders.entry(folder).or_default();
-        slot.1 |= stem == "__init__";
-        slot.0.push(stem);
-    }
-    let mut names = HashSet::new();
-    for (folder, (modules, _)) in &folders {
-        if folder.is_empty() {
-            names.extend(
-                modules
-                    .iter()
-                    .filter(|name| is_identifier(name))
-                    .map(|name| (*name).to_owned()),
-            );
-            continue;
-        }
-        // The highest folder on the way that is a package, or that has modules of its own.
-        let mut tops = folder
-            .match_indices('/')
-            .map(|(at, _)| &folder[..at])
-            .chain([*folder]);
-        if let Some(top) = tops.find(|top| folders.contains_key(top)) {
-            let dotted = top.replace('/', ".");
-            if is_dotted(&dotted) {
-                names.insert(dotted);
-            }
-        }
-    }
-    let mut names: Vec<String> = names.into_iter().collect();
-    names.sort();
-    names
-}
-
-/// Hands an entry's content over in pieces, checking CRC, size and digest on the way: after `Ok`, it was what the wheel's
-/// RECORD says. Pieces may have been handed over when an error comes.
-pub fn read_entry<S: ReadAt + ?Sized>(
-    source: &S,
-    entry: &Entry,
-    take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
-) -> Result<(), ContentError> {
-    let mut check = ContentCheck::new(entry);
-    let mut input = vec![0; (64 << 10).min(entry.compressed_size as usize)];
-    let mut output = match entry.method {
-        Method::Stored => Vec::new(),
-        Method::Deflated => vec![0; 128 << 10],
-    };
-    let mut inflate = flate2::Decompress::new(false);
-    let mut at = 0;
-    let mut ended = entry.method == Method::Stored;
-    while at < entry.compressed_size {
-        let count = input.len().min((entry.compressed_size - at) as usize);
-        let input = &mut input[..count];
-        source
-            .read_exact_at(input, entry.data_offset + at)
-            .map_err(ContentError::Read)?;
-        at += count as u64;
-        if entry.method == Method::Stored {
-            check.update(input)?;
-            take(input).map_err(ContentError::Write)?;
-            continue;
-        }
-        let mut rest = &input[..];
-        loop {
-            if ended {
-                if rest.is_empty() {
-                    break;
-                }
-                return Err(ContentError::Wrong(
-                    "bytes stand behind the end of its deflate stream",
-                ));
-            }
-            let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
-            let status = inflate
-                .decompress(rest, &mut output, flate2::FlushDecompress::None)
-                .map_err(|_| ContentError::Wrong(BAD_STREAM))?;
-            let taken = (inflate.total_in() - before_in) as usize;
-            let made = (inflate.total_out() - before_out) as usize;
-            rest = &rest[taken..];
-            check.update(&output[..made])?;
-            take(&output[..made]).map_err(ContentError::Write)?;
-            ended = status == flate2::Status::StreamEnd;
-            if !ended && taken == 0 && made == 0 {
-                break;
-            }
-        }
-    }
-    if !ended {
-        return Err(ContentError::Wrong("its deflate stream has no end"));
-    }
-    check.finish()
-}
-
-pub(crate) const BAD_STREAM: &str = "its deflate stream is broken";
-
-/// Compares content with what an entry promises, piece by piece.
-pub struct ContentCheck<'a> {
-    entry: &'a Entry,
-    crc: crc32fast::Hasher,
-    sha256: Option<Hasher>,
-    size: u64,
-}
-
-impl<'a> ContentCheck<'a> {
-    pub fn new(entry: &'a Entry) -> Self {
-        Self {
-            entry,
-            crc: crc32fast::Hasher::new(),
-            sha256: entry.digest.map(|_| Hasher::new()),
-            size: 0,
-        }
-    }
-
-    /// Refuses at once what is longer than it should be.
-    pub fn update(&mut self, bytes: &[u8]) -> Result<(), ContentError> {
-        self.size += bytes.len() as u64;
-        if self.size > self.entry.size {
-            return Err(ContentError::Wrong("it is longer than the archive says"));
-        }
-        self.crc.update(bytes);
-        if let Some(hasher) = &mut self.sha256 {
-            hasher.update(bytes);
-        }
-        Ok(())
-    }
-
-    pub fn finish(self) -> Result<(), ContentError> {
-        if self.size != self.entry.size {
-            return Err(ContentError::Wrong("it is shorter than the archive says"));
-        }
-        if self.crc.finalize() != self.entry.crc32 {
-            return Err(ContentError::Wrong("its CRC is not what the archive says"));
-        }
-        if self.sha256.map(Hasher::finish) != self.entry.digest {
-            return Err(ContentError::Wrong("its sha256 is not what RECORD says"));
-        }
-        Ok(())
-    }
-}
-
 impl Wheel {
     /// The entry of that name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
@@ -689,37 +518,5 @@ impl Wheel {
     /// `name version`, as people read it.
     pub fn label(&self) -> String {
         format!("{} {}", self.name, self.version)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn import_names_stop_at_the_first_package() {
-        let check =
-            |paths: &[&str], expected: &[&str]| assert_eq!(import_names(paths.iter().copied()), expected);
-        check(
-            &["numpy/__init__.py", "numpy/core/__init__.py", "numpy/core/x.so"],
-            &["numpy"],
-        );
-        check(
-            &["six.py", "_yaml.cpython-311-x86_64-linux-gnu.so", "README.txt"],
-            &["_yaml", "six"],
-        );
-        check(
-            &[
-                "google/cloud/storage/__init__.py",
-                "google/cloud/storage/blob.py",
-                "google/api/x.py",
-            ],
-            &["google.api", "google.cloud.storage"],
-        );
-        check(
-            &["foo-stubs/__init__.pyi", "foo-x/__init__.py", "data/table.csv"],
-            &[],
-        );
-        check(&["plain/mod.py", "plain/sub/deep.py"], &["plain"]);
     }
 }

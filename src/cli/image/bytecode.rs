@@ -51,7 +51,7 @@ pub fn layer(
     if let Some(layer) = layers::stored_layer(store, &key) {
         return Ok(Some(layer));
     }
-    super::make::fetch_base(project, files, session)?;
+    fetch::base(&project.manifest, files, session)?;
     let wheels: Vec<_> = plan.production.included.iter().map(|one| &one.wheel).collect();
     fetch::files(&project.manifest, &wheels, session)?;
     let opened = wheels

@@ -5,7 +5,7 @@
 
 use super::decide::Plan;
 use super::{Failure, Session};
-use crate::cli::{base as locked_base, fetch};
+use crate::cli::fetch;
 use crate::debian::BaseFiles;
 use crate::digest::Digest;
 use crate::layers::recipe::{PREFIX, Recipe};
@@ -121,25 +121,10 @@ fn base(
             if let Some(layer) = layers::base::stored(files.store, debian, files.platform)? {
                 return Ok(layer);
             }
-            fetch_base(project, files, session)?;
+            fetch::base(&project.manifest, files, session)?;
             Ok(layers::base::layer(files)?)
         }
     }
-}
-
-/// Brings the base's packages into the store.
-pub fn fetch_base(project: &Project, files: &BaseFiles<'_>, session: &Session) -> Result<(), Failure> {
-    let archive = locked_base::archive(&project.manifest)?;
-    let (client, reporter) = (session.client(&[])?, session.reporter());
-    session.block_on(crate::debian::fetch(
-        &client,
-        files.store,
-        &archive.mirror,
-        files.base,
-        files.platform,
-        &*reporter,
-    ))??;
-    Ok(())
 }
 
 /// The wheels' layers: heavy ones alone, the tail together.
