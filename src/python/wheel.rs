@@ -26,7 +26,7 @@ use crate::digest::Digest;
 pub(crate) use content::BAD_STREAM;
 pub use content::{ContentCheck, ContentError, read_entry};
 pub use modules::import_names;
-use modules::{is_dotted, is_identifier};
+use modules::is_dotted;
 
 /// A validated wheel. Its content is trusted only as far as `entries` can check it while it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

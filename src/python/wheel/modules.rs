@@ -54,7 +54,7 @@ pub(super) fn is_dotted(text: &str) -> bool {
     text.split('.').all(is_identifier)
 }
 
-pub(super) fn is_identifier(text: &str) -> bool {
+fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();
     chars
         .next()
