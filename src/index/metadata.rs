@@ -334,6 +334,7 @@ impl Shared {
         let file = self.local(wanted).await?;
         let needs_build = |reason: &str| IndexError::NeedsBuild {
             file: wanted.file.to_owned(),
+            digest: wanted.digest,
             reason: reason.to_owned(),
         };
         if !wanted.file.ends_with(".tar.gz") && !wanted.file.ends_with(".tgz") {
@@ -343,24 +344,12 @@ impl Shared {
             file: wanted.file.to_owned(),
             rule: format!("it is no source archive: {error}"),
         })?;
-        let info = found.pkg_info.ok_or_else(|| needs_build("it has no PKG-INFO"))?;
-        let mut metadata =
-            Metadata::parse(&info).map_err(|error| IndexError::unreadable(wanted.file, &error))?;
-        if metadata.dependencies_are_static() {
-            return Ok(metadata);
-        }
         let pyproject = found.pyproject.and_then(|bytes| String::from_utf8(bytes).ok());
-        match pyproject.and_then(|text| static_project(&text)) {
-            Some((requires_dist, provides_extra, requires_python)) => {
-                metadata.requires_dist = requires_dist;
-                metadata.provides_extra = provides_extra;
-                metadata.requires_python = requires_python;
-                Ok(metadata)
-            }
-            None => Err(needs_build(
-                "neither its PKG-INFO nor its pyproject.toml is final about dependencies",
-            )),
-        }
+        super::source::final_metadata(found.pkg_info.as_deref(), pyproject.as_deref())
+            .map_err(|error| IndexError::unreadable(wanted.file, &error))?
+            .ok_or_else(|| {
+                needs_build("neither its PKG-INFO nor its pyproject.toml is final about dependencies")
+            })
     }
 }
 
@@ -439,57 +428,4 @@ fn sdist_files(file: std::fs::File) -> std::io::Result<SdistFiles> {
         }
     }
     Ok(found)
-}
-
-type Static = (
-    Vec<crate::python::requirement::Requirement>,
-    Vec<uv_normalize::ExtraName>,
-    Option<uv_pep440::VersionSpecifiers>,
-);
-
-/// A pyproject.toml's dependencies, where no backend may change them (PEP 621: what is not in `dynamic` is final).
-fn static_project(text: &str) -> Option<Static> {
-    let table: toml::Table = text.parse().ok()?;
-    let project = table.get("project")?.as_table()?;
-    let dynamic = project.get("dynamic").and_then(toml::Value::as_array);
-    let is_dynamic =
-        |name: &str| dynamic.is_some_and(|names| names.iter().any(|value| value.as_str() == Some(name)));
-    if ["dependencies", "optional-dependencies", "requires-python"]
-        .into_iter()
-        .any(is_dynamic)
-    {
-        return None;
-    }
-    // Poetry 1 put dependencies elsewhere and left `[project]` without any.
-    if table.get("tool").and_then(|tool| tool.get("poetry")).is_some()
-        && !project.contains_key("dependencies")
-    {
-        return None;
-    }
-    let parse = |value: &toml::Value| crate::python::requirement::parse(value.as_str()?).ok();
-    let mut requires = Vec::new();
-    let mut extras = Vec::new();
-    for value in project
-        .get("dependencies")
-        .and_then(toml::Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        requires.push(parse(value)?);
-    }
-    let optional = project
-        .get("optional-dependencies")
-        .and_then(toml::Value::as_table);
-    for (name, values) in optional.into_iter().flatten() {
-        let extra: uv_normalize::ExtraName = name.parse().ok()?;
-        for value in values.as_array()? {
-            requires.push(parse(value)?.with_extra_marker(extra.clone()));
-        }
-        extras.push(extra);
-    }
-    let python = match project.get("requires-python") {
-        Some(value) => Some(value.as_str()?.parse().ok()?),
-        None => None,
-    };
-    Some((requires, extras, python))
 }

@@ -13,17 +13,20 @@ pub mod network;
 mod once;
 pub mod page;
 mod simple;
+pub mod source;
 
 use std::sync::Arc;
 
 use uv_normalize::PackageName;
 
+use crate::digest::Digest;
 use crate::http::HttpError;
 use crate::python::metadata::{Metadata, MetadataError};
 use crate::store::StoreError;
 
 pub use network::Network;
 pub use page::{FileId, Listed, Page, RawFile};
+pub use source::{SourceError, SourceMetadata, SourcePlace, SourceTree, WithSources};
 
 /// Which file's metadata stands for a version: decided by whoever chooses versions.
 pub type Pick = Box<dyn FnOnce(&Page) -> Option<FileId> + Send>;
@@ -73,7 +76,14 @@ pub enum IndexError {
     },
     /// Its dependencies are only known after a build.
     #[error("{file} has to be built to know what it needs: {reason}")]
-    NeedsBuild { file: String, reason: String },
+    NeedsBuild {
+        file: String,
+        digest: Digest,
+        reason: String,
+    },
+    /// It was asked by a build.
+    #[error("{file} does not say what it needs")]
+    Source { file: String, source: SourceError },
     #[error("cannot read {path}")]
     FindLinks { path: String, source: std::io::Error },
     #[error("the index settings are wrong: {0}")]
