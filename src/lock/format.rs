@@ -3,6 +3,7 @@
 //! `read` refuses what could install something else than was locked; `write` is deterministic: the same lock gives the same
 //! bytes, and reading them gives the same lock.
 
+mod lines;
 mod read;
 mod write;
 

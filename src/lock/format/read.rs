@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::Deserialize;
 use toml::{Table, Value};
 use uv_distribution_filename::{SourceDistFilename, WheelFilename};
 use uv_normalize::PackageName;
 use uv_pep508::MarkerTree;
 
+use super::lines;
 use crate::digest::Digest;
 use crate::lock::{File, Location, Lock, Package, Settings, Source};
 use crate::python::requirement;
@@ -27,6 +29,7 @@ pub(super) enum Fault {
 fn refuse<T>(rule: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Rule(rule.into()))
 }
+
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct RawLock {
@@ -77,16 +80,32 @@ struct RawDirectory {
     editable: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct RawFile {
-    name: Option<String>,
-    upload_time: Option<Value>,
-    url: Option<String>,
-    path: Option<String>,
-    size: Option<u64>,
+pub(super) struct RawFile {
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "moment")]
+    pub upload_time: Option<jiff::Timestamp>,
+    pub url: Option<String>,
+    pub path: Option<String>,
+    pub size: Option<u64>,
     #[serde(default)]
-    hashes: Table,
+    pub hashes: RawHashes,
+}
+
+/// Other algorithms than the one that counts are ignored.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+pub(super) struct RawHashes {
+    pub sha256: Option<Value>,
+}
+
+/// A TOML date and time, or the same as text; anything else says nothing.
+fn moment<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<jiff::Timestamp>, D::Error> {
+    Ok(match Value::deserialize(input)? {
+        Value::Datetime(time) => time.to_string().parse().ok(),
+        Value::String(time) => time.parse().ok(),
+        _ => None,
+    })
 }
 
 /// `[packages.tool.mlrails]`.
@@ -115,7 +134,7 @@ struct RawSettings {
 }
 
 pub(super) fn parse(text: &str) -> Result<Lock, Fault> {
-    let raw: RawLock = toml::from_str(text).map_err(|error| Fault::Syntax(one_line(&error.to_string())))?;
+    let raw = raw(text)?;
     if raw.lock_version.split('.').next() != Some("1") {
         return refuse(format!(
             "lock-version `{}` is not 1.0, the only one there is",
@@ -125,7 +144,7 @@ pub(super) fn parse(text: &str) -> Result<Lock, Fault> {
     let ours: RawSettings = ours(raw.tool.as_ref(), "tool.mlrails")?;
     let packages = raw
         .packages
-        .into_iter()
+        .into_par_iter()
         .map(package)
         .collect::<Result<Vec<_>, _>>()?;
     let mut seen = BTreeSet::new();
@@ -156,6 +175,23 @@ pub(super) fn parse(text: &str) -> Result<Lock, Fault> {
             base: ours.base,
         },
     })
+}
+
+fn raw(text: &str) -> Result<RawLock, Fault> {
+    if let Some(lifted) = lines::lift(text)
+        && let Ok(mut raw) = toml::from_str::<RawLock>(&lifted.rest)
+        && raw.packages.len() == lifted.wheels.len()
+    {
+        let both =
+            |(package, wheels): (&RawPackage, &Option<_>)| package.wheels.is_some() && wheels.is_some();
+        if !raw.packages.iter().zip(&lifted.wheels).any(both) {
+            for (package, wheels) in raw.packages.iter_mut().zip(lifted.wheels) {
+                package.wheels = package.wheels.take().or(wheels);
+            }
+            return Ok(raw);
+        }
+    }
+    toml::from_str(text).map_err(|error| Fault::Syntax(one_line(&error.to_string())))
 }
 
 fn package(raw: RawPackage) -> Result<Package, Fault> {
@@ -283,23 +319,18 @@ fn file(package: &PackageName, raw: RawFile) -> Result<File, Fault> {
     if !crate::python::is_plain_file_name(&name) {
         return refuse(format!("a file of {package} has an unusable name: {name:?}"));
     }
-    let digest = match raw.hashes.get("sha256") {
+    let digest = match raw.hashes.sha256 {
         Some(Value::String(hex)) => {
-            Digest::from_hex(hex).map_err(|error| Fault::Rule(format!("hash of {name}: {error}")))?
+            Digest::from_hex(&hex).map_err(|error| Fault::Rule(format!("hash of {name}: {error}")))?
         }
         Some(_) => return refuse(format!("hash of {name}: it is not text")),
         None => return refuse(format!("{name} has no sha256 hash")),
-    };
-    let upload_time = match raw.upload_time {
-        Some(Value::Datetime(time)) => time.to_string().parse().ok(),
-        Some(Value::String(time)) => time.parse().ok(),
-        _ => None,
     };
     Ok(File {
         name,
         location,
         size: raw.size,
-        upload_time,
+        upload_time: raw.upload_time,
         digest,
     })
 }
