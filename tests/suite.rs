@@ -1,5 +1,6 @@
 //! Every behaviour, one file each; `support` holds what they stand on (in-process servers, made wheels, a driver for the binary).
 
+mod analysis;
 mod bad_days;
 mod buildpacks;
 mod cache;

@@ -1,21 +1,24 @@
 //! `mlrails check`: everything that can be known of a project without running it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
+use uv_normalize::PackageName;
 
+use super::image::decide::modules;
 use super::{Exit, Failure, Session};
 use crate::lock::{FILE_NAME, Lock};
 use crate::project::files::LeftOut;
 use crate::project::judgement::Judgement;
 use crate::project::source::cut::Request;
-use crate::project::source::distributions::{Distributions, Source};
+use crate::project::source::distributions::Source;
 use crate::project::source::graph::{Default, NodeId, Phase};
 use crate::project::source::imports::Closure;
 use crate::project::source::keys::Stale;
+use crate::project::source::named::Unmet;
 use crate::project::{self, Mistakes, Project};
 
 #[derive(Debug, ClapArgs)]
@@ -35,6 +38,8 @@ struct Findings {
     closure: Closure,
     left_out: Vec<LeftOut>,
     stale: Vec<Stale>,
+    /// What serving names and does not import, of what is declared.
+    unmet: Vec<Unmet>,
 }
 
 pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
@@ -52,19 +57,17 @@ pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
             session.printer().warn(&line);
         }
         warnings(&findings.judgement, session);
+        for unmet in &findings.unmet {
+            session.printer().warn(&super::diagnostics::project::unmet(unmet));
+        }
     }
     Ok(Exit::Done)
 }
 
 fn findings(project: &Project) -> Result<Findings, Failure> {
-    let distributions = match Lock::read(&project.root().join(FILE_NAME))? {
-        Some(lock) => {
-            let packages = lock
-                .packages
-                .iter()
-                .map(|package| (&package.name, package.imports.as_slice()));
-            Distributions::locked(packages)
-        }
+    let lock = Lock::read(&project.root().join(FILE_NAME))?;
+    let distributions = match &lock {
+        Some(lock) => modules(lock),
         None => project.distributions(),
     };
     let closure = project.closure(&[]);
@@ -80,12 +83,45 @@ fn findings(project: &Project) -> Result<Findings, Failure> {
         }
     };
     Mistakes::check(mistakes)?;
+    let reached = could_reach(project, &judgement, lock.as_ref());
+    // What other distributions may bring is known exactly only when an image is planned.
+    let unmet = project
+        .unmet(&closure, &distributions, &|name| reached.contains(name))
+        .into_iter()
+        .filter(|unmet| unmet.declared.is_some())
+        .collect();
     Ok(Findings {
+        unmet,
         judgement,
         closure,
         left_out,
         stale: project.stale()?,
     })
+}
+
+/// The distributions that serving may get: what it imports, what is kept, and all that those require under any marker.
+fn could_reach(project: &Project, judgement: &Judgement, lock: Option<&Lock>) -> BTreeSet<PackageName> {
+    let serving = judgement.imports.iter().filter(|imported| imported.serving);
+    let imported = serving.flat_map(|imported| &imported.distributions);
+    let kept = project.manifest.config.dependencies.keep.iter();
+    let names = imported.chain(kept.map(|kept| &kept.value));
+    let mut pending: Vec<PackageName> = names.filter_map(|name| name.parse().ok()).collect();
+    let mut reached = BTreeSet::new();
+    while let Some(name) = pending.pop() {
+        if !reached.insert(name.clone()) {
+            continue;
+        }
+        let packages = lock.iter().flat_map(|lock| &lock.packages);
+        for package in packages.filter(|package| package.name == name) {
+            pending.extend(
+                package
+                    .requires
+                    .iter()
+                    .map(|requirement| requirement.name.clone()),
+            );
+        }
+    }
+    reached
 }
 
 fn warnings(judgement: &Judgement, session: &Session) {
@@ -245,6 +281,7 @@ fn document(project: &Project, findings: &Findings) -> Value {
         "modules": findings.closure.modules,
         "imports": findings.closure.imports,
         "opened": findings.closure.opened,
+        "unmet": findings.unmet,
     });
     document["left_out"] = json!(findings.left_out);
     document["stale"] = json!(findings.stale);

@@ -62,6 +62,12 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let target = targets::target(platform, &targets.python.to_string(), Some(GLIBC))
         .ok_or_else(|| Failure::new(format!("no wheels are known for Python {}", targets.python)))?;
     let reached = decide::reached(&project, &locked, &target, &wheel::decoder())?;
+    decide::named(
+        &project,
+        &locked,
+        (&reached.production, &reached.closure),
+        session,
+    );
     pipeline::check_values(project.root(), &reached.files, &reached.frozen)?;
     let settings = project.resolve(Half::Serving, &Overrides::from_process(None, Vec::new()))?;
     let app = serving::app(

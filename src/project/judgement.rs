@@ -15,6 +15,7 @@ use super::source::distributions::{Distributions, Source};
 use super::source::graph::Half;
 use super::source::imports::{self, Closure, ThirdParty};
 use super::source::keys::{self, Stale};
+use super::source::named::{self, Known, Unmet};
 use super::source::reach::Index;
 use super::{Mistakes, Project};
 
@@ -59,12 +60,17 @@ impl Project {
     /// What the serving half brings. `modules` are modules of the project that frozen values name (a pickle's classes).
     pub fn closure(&self, modules: &[String]) -> Closure {
         let index = Index::new(&self.sources);
+        // What is wrong with settings is told by who checks them; here they only say where paths lead.
+        let settings = self
+            .resolve(Half::Serving, &self.run_overrides())
+            .unwrap_or_default();
         imports::closure(
             &index,
             &self.graph,
             &self.cut.recomputed,
             modules,
             self.python_minor(),
+            &settings,
         )
     }
 
@@ -193,6 +199,30 @@ impl Project {
         judgement
     }
 
+    /// What serving names without importing it, and does not get. `included` tells whether a distribution is in.
+    pub fn unmet(
+        &self,
+        closure: &Closure,
+        distributions: &Distributions,
+        included: &dyn Fn(&PackageName) -> bool,
+    ) -> Vec<Unmet> {
+        let pyproject = &self.manifest.pyproject;
+        let known = Known {
+            distributions,
+            dependencies: pyproject
+                .dependencies
+                .iter()
+                .map(|one| &one.requirement.name)
+                .collect(),
+            declared: pyproject
+                .all_declared()
+                .map(|one| &one.requirement.name)
+                .collect(),
+            included,
+        };
+        named::unmet(closure, &known)
+    }
+
     /// Notes constant paths that serving opens and that do not ship.
     pub fn data_ships(&self, closure: &Closure, mistakes: &mut Vec<Mistake>) {
         let included = &self.manifest.config.image.include;
@@ -211,7 +241,11 @@ impl Project {
                 let rule = Rule::DataNotShipped {
                     path: opened.path.clone(),
                 };
-                mistakes.push(Mistake::new(rule).at(opened.place.clone()));
+                let mut mistake = Mistake::new(rule).at(opened.place.clone());
+                if let Some(given) = &opened.given {
+                    mistake = mistake.with(given.clone(), "the path comes from here");
+                }
+                mistakes.push(mistake);
             }
         }
     }

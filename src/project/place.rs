@@ -70,6 +70,11 @@ impl Place {
         self.range.clone()
     }
 
+    /// What places are sorted by: the file, then where in it.
+    pub fn order(&self) -> (&Path, usize) {
+        (self.file(), self.range.start)
+    }
+
     /// Counted from 1.
     pub fn line(&self) -> usize {
         let before = &self.source.text.as_bytes()[..self.range.start];

@@ -61,6 +61,9 @@ impl Overrides {
 
 const PREFIX: &str = "MLRAILS_SET_";
 
+/// Who gives a setting that nothing sets.
+const DEFAULT: &str = "default";
+
 /// The value of every setting of every node, in one half.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resolved {
@@ -86,6 +89,13 @@ pub enum SettingValue {
     Source(String),
     /// A query's parameter without a value.
     Missing,
+}
+
+impl Given {
+    /// Whether nothing sets it: the function's own default holds.
+    pub fn is_default(&self) -> bool {
+        self.from == DEFAULT
+    }
 }
 
 impl SettingValue {
@@ -264,7 +274,7 @@ impl SettingsFiles {
                     SettingDefault::Source(text) => SettingValue::Source(text.clone()),
                     SettingDefault::Required => SettingValue::Missing,
                 },
-                from: "default".to_owned(),
+                from: DEFAULT.to_owned(),
             };
             for layer in &layers {
                 // In one file the node's own table wins over a key for all.

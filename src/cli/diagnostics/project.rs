@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::project::mistake::NotSupplied;
+use crate::project::source::named::Unmet;
 use crate::project::{Mistake, Mistakes, Place, Rule};
 
 /// Texts above this size, or with longer lines, are named and not shown.
@@ -247,6 +248,24 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
         | Rule::Syntax { .. } => return None,
     };
     Some(text)
+}
+
+/// What serving names and does not get, in one line.
+pub(crate) fn unmet(unmet: &Unmet) -> String {
+    let (by, place) = (&unmet.by, &unmet.place);
+    match &unmet.declared {
+        Some(declared) => format!(
+            "{place}: {by} needs `{declared}`, which is declared and left out, for nothing that serves imports it: add it to \
+             [dependencies] keep in mlrails.toml"
+        ),
+        None => {
+            let needs: Vec<String> = unmet.needs.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "{place}: {by} needs {}, and the image has none: declare it, and add it to [dependencies] keep in mlrails.toml",
+                needs.join(" or ")
+            )
+        }
+    }
 }
 
 fn not_supplied(node: &str, path: &[String], why: &NotSupplied) -> String {

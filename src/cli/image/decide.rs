@@ -1,5 +1,7 @@
 //! What an image is decided from: freshness, the lock, and the plan for one platform.
 
+use uv_normalize::PackageName;
+
 use super::{Args, Failure, Session, base};
 use crate::lock::base::Base;
 use crate::lock::{FILE_NAME, Lock};
@@ -180,6 +182,17 @@ pub fn reached(
     })
 }
 
+/// Warns of what serving names without importing it, and does not get.
+pub fn named(project: &Project, lock: &Lock, reached: (&Production, &Closure), session: &Session) {
+    let (production, closure) = reached;
+    let included = |name: &PackageName| production.included.iter().any(|one| one.package.name == *name);
+    for unmet in project.unmet(closure, &modules(lock), &included) {
+        session
+            .printer()
+            .warn(&super::super::diagnostics::project::unmet(&unmet));
+    }
+}
+
 /// Refuses versions under which nobody has seen the golden rows answered as in training.
 pub fn proven(project: &Project, plan: &Plan, allow_stale: bool, session: &Session) -> Result<(), Failure> {
     let Some(run) = &project.run else { return Ok(()) };
@@ -209,14 +222,16 @@ pub fn proven(project: &Project, plan: &Plan, allow_stale: bool, session: &Sessi
     }
 }
 
+/// The modules that the locked distributions provide.
+pub fn modules(lock: &Lock) -> Distributions {
+    let packages = lock.packages.iter();
+    Distributions::locked(packages.map(|package| (&package.name, package.imports.as_slice())))
+}
+
 /// What the trained values are made of. Their pickles are read, never loaded.
 fn needs(project: &Project, lock: &Lock, files: &FilesRecord, frozen: &[String]) -> Result<Needs, Failure> {
     let own = project.sources.iter().map(|module| module.name.clone()).collect();
-    let locked = Distributions::locked(
-        lock.packages
-            .iter()
-            .map(|package| (&package.name, package.imports.as_slice())),
-    );
+    let locked = modules(lock);
     let provided = |module: &str| match locked.of(module).is_empty() {
         false => Some(true),
         true => locked.complete.then_some(false),

@@ -81,6 +81,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     for platform in &targets.platforms {
         let plan = decide::plan(&project, &lock, *platform)?;
         decide::proven(&project, &plan, args.allow_stale, session)?;
+        decide::named(&project, &lock, (&plan.production, &plan.closure), session);
         if args.explain {
             explain::production(&project, &plan, session);
         }

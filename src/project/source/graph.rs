@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ruff_python_ast::{Expr, ParameterWithDefault, Stmt, StmtFunctionDef};
 use serde::Serialize;
 
-use super::names::{self, Part, Uses};
+use super::names::{self, Uses};
 use super::reach::{self, Index, Question, Unit};
 use super::{Module, Sources, literal, sql};
 use crate::project::mistake::{Mistake, Rule};
@@ -406,9 +406,7 @@ fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
             if let Stmt::If(branches) = statement
                 && names::never_runs(module.text(&*branches.test))
             {
-                for inner in &branches.body {
-                    add(&names::uses(module, inner, Part::Whole));
-                }
+                add(&names::script_uses(module, &branches.body));
             }
         }
     }

@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ruff_python_ast::Expr;
 use serde::Serialize;
 
+use super::constants::{self, Constants, NodeSettings, Setting};
 use super::graph::{Graph, NodeId};
-use super::names::{self, Import, Part, Uses};
+use super::names::{self, Call, Import, Part, Uses};
 use super::reach::{Index, Question, Unit, question};
 use super::{Module, Sources, paths, stdlib};
 use crate::project::mistake::{Mistake, Rule};
 use crate::project::place::Place;
+use crate::project::settings::{Resolved, SettingValue};
 
 /// What a set of nodes brings with it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +26,8 @@ pub struct Closure {
     pub imports: Vec<ThirdParty>,
     /// Constant paths that are opened for reading.
     pub opened: Vec<Opened>,
+    pub named: Vec<Named>,
+    pub called: Vec<Called>,
 }
 
 /// One import of someone else's module.
@@ -44,15 +49,37 @@ pub struct Opened {
     /// As people would find it: relative to the application's folder (`churn/regions.csv`, `data/x.csv`).
     pub path: String,
     pub place: Place,
+    /// The default, argument or constant that the path comes from, if that stands elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given: Option<Place>,
 }
 
-/// What `nodes` bring, together with `modules` of the project that are imported by name (a pickle's classes, say).
+/// A text of the code that may name something: short, without spaces, or a URL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    pub text: String,
+    pub place: Place,
+}
+
+/// A call of a function of someone else's, or of a method of an object that is not known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Called {
+    /// Dotted: `pandas.read_parquet`; `.to_parquet` for a method.
+    pub name: String,
+    /// Keywords that are given a text: `engine="pyarrow"`.
+    pub keywords: Vec<(String, String)>,
+    pub place: Place,
+}
+
+/// What `nodes` bring, together with `modules` of the project that are imported by name (a pickle's classes, say). `settings` are
+/// those that the nodes are given.
 pub fn closure(
     index: &Index<'_>,
     graph: &Graph,
     nodes: &[NodeId],
     modules: &[String],
     python: Option<u8>,
+    settings: &Resolved,
 ) -> Closure {
     let mut walk = Walk {
         index,
@@ -64,6 +91,7 @@ pub fn closure(
         asked: BTreeSet::new(),
         dynamic: BTreeSet::new(),
         places: BTreeSet::new(),
+        calls: Vec::new(),
     };
     for module in modules {
         walk.execute(module);
@@ -74,18 +102,43 @@ pub fn closure(
         walk.units.extend(index.definitions(&node.module, &node.function));
     }
     walk.run();
+    walk.look_at_calls(&node_settings(graph, nodes, settings));
     let mut closure = walk.closure;
     closure
         .imports
-        .sort_by(|one, other| by_place(&one.place, &other.place));
+        .sort_by(|one, other| one.place.order().cmp(&other.place.order()));
     closure
         .opened
-        .sort_by(|one, other| by_place(&one.place, &other.place));
+        .sort_by(|one, other| one.place.order().cmp(&other.place.order()));
+    closure
+        .named
+        .sort_by(|one, other| one.place.order().cmp(&other.place.order()));
+    closure
+        .called
+        .sort_by(|one, other| one.place.order().cmp(&other.place.order()));
     closure
 }
 
-fn by_place(one: &Place, other: &Place) -> std::cmp::Ordering {
-    (one.file(), one.range().start).cmp(&(other.file(), other.range().start))
+/// The settings of the nodes as `constants` wants them: texts that are paths, and what cannot be known.
+fn node_settings(
+    graph: &Graph,
+    nodes: &[NodeId],
+    settings: &Resolved,
+) -> BTreeMap<(String, String), NodeSettings> {
+    let of_node = |id: &NodeId| {
+        let node = graph.node(*id);
+        let each = settings.of(*id).iter().map(|(name, given)| {
+            let value = match &given.value {
+                _ if given.value.is_reference() => Setting::Unknown,
+                _ if given.is_default() => Setting::Default,
+                SettingValue::Json(serde_json::Value::String(text)) => Setting::Text(text.clone()),
+                _ => Setting::Unknown,
+            };
+            (name.clone(), value)
+        });
+        ((node.module.clone(), node.function.clone()), each.collect())
+    };
+    nodes.iter().map(of_node).collect()
 }
 
 /// Every import of someone else's module anywhere in the package.
@@ -165,11 +218,12 @@ struct Walk<'a, 's> {
     asked: BTreeSet<Question>,
     /// Modules of which every statement is reached.
     dynamic: BTreeSet<String>,
-    /// Imports and opened paths that were taken down: a function inside an executed statement is met twice.
+    /// Imports, texts and calls that were taken down: a function inside an executed statement is met twice.
     places: BTreeSet<(String, usize, String)>,
+    calls: Vec<(&'s Module, Call<'s>)>,
 }
 
-impl Walk<'_, '_> {
+impl<'s> Walk<'_, 's> {
     fn run(&mut self) {
         loop {
             if let Some(module) = self.modules.pop() {
@@ -221,35 +275,81 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn uses(&mut self, module: &Module, uses: &Uses<'_>) {
+    fn uses(&mut self, module: &'s Module, uses: &Uses<'s>) {
         for import in &uses.imports {
             self.import(module, import);
         }
         for used in &uses.names {
             if self.asked.insert(question(&module.name, used)) {
-                self.units.extend(self.index.targets(&module.name, used).units);
+                let targets = self.index.targets(&module.name, used);
+                self.units.extend(targets.units);
+                let whole = targets.modules.iter().flat_map(|name| self.index.units(name));
+                self.units.extend(whole);
             }
         }
         if uses.dynamic && self.dynamic.insert(module.name.clone()) {
             self.units.extend(self.index.units(&module.name));
         }
         for call in &uses.calls {
-            if let Some(dotted) = paths::imported_by_name(call) {
+            let place = module.place(call.call);
+            if !self.first(&place, "()") {
+                continue;
+            }
+            self.calls.push((module, call.clone()));
+            if let Some(dotted) = paths::imported_by_name(call.call) {
                 let import = Import {
                     module: dotted,
                     attribute: None,
                     binds: None,
                     optional: false,
-                    range: ruff_text_size::Ranged::range(*call),
+                    range: ruff_text_size::Ranged::range(call.call),
                 };
                 self.import(module, &import);
             }
-            if let Some(path) = paths::opened(module, call) {
-                let place = module.place(ruff_text_size::Ranged::range(*call));
+        }
+        for text in &uses.texts {
+            let place = module.place(text.range);
+            if may_name(text.value) && self.first(&place, "\"") {
+                let text = text.value.to_owned();
+                self.closure.named.push(Named { text, place });
+            }
+        }
+    }
+
+    /// What the reached calls open, and whose functions they are: told once all of them are known.
+    fn look_at_calls(&mut self, settings: &BTreeMap<(String, String), NodeSettings>) {
+        let calls = std::mem::take(&mut self.calls);
+        let constants = Constants::new(self.index, &calls, settings);
+        for (module, call) in &calls {
+            let place = module.place(call.call);
+            for (path, found) in paths::opened(&constants, module, call) {
                 if self.first(&place, &path) {
-                    self.closure.opened.push(Opened { path, place });
+                    self.closure.opened.push(Opened {
+                        path,
+                        place: place.clone(),
+                        given: found.given,
+                    });
                 }
             }
+            let external = call
+                .callee
+                .as_ref()
+                .and_then(|callee| constants.external(module, callee));
+            let name = match (external, &*call.call.func) {
+                (Some(name), _) => name,
+                (None, Expr::Attribute(method)) => format!(".{}", method.attr),
+                _ => continue,
+            };
+            let keywords = call.call.arguments.keywords.iter().filter_map(|keyword| {
+                let value = constants::string(&keyword.value)?;
+                Some((keyword.arg.as_ref()?.as_str().to_owned(), value.to_owned()))
+            });
+            let keywords = keywords.collect();
+            self.closure.called.push(Called {
+                name,
+                keywords,
+                place,
+            });
         }
     }
 
@@ -274,6 +374,12 @@ impl Walk<'_, '_> {
         let file = place.file().to_string_lossy().into_owned();
         self.places.insert((file, place.range().start, name.to_owned()))
     }
+}
+
+/// Whether a text can name a distribution, a module or a URL's scheme: most texts are column names and sentences.
+fn may_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '[' | ']');
+    text.contains("://") || (text.len() <= 100 && text.len() > 1 && text.chars().all(plain))
 }
 
 /// Top-level names of imports, each with the first place that needs it.

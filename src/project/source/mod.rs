@@ -3,12 +3,14 @@
 //! Owns the parsed modules of the package. `graph` finds nodes and the cut, `imports` what serving needs, `keys` what a node's
 //! value depends on, `names` which definitions a piece of code reaches.
 
+pub mod constants;
 pub mod cut;
 pub mod distributions;
 pub mod graph;
 pub mod imports;
 pub mod keys;
 pub mod literal;
+pub mod named;
 pub mod names;
 mod paths;
 pub mod pickle;

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ruff_python_ast::visitor::{self, Visitor};
 use ruff_python_ast::{
-    self as ast, ExceptHandler, Expr, ExprContext, Parameters, Stmt, StmtFunctionDef, StmtIf,
+    self as ast, ExceptHandler, Expr, ExprContext, InterpolatedStringElement, Parameters, Pattern, Stmt,
+    StmtFunctionDef, StmtIf,
 };
 use ruff_text_size::{Ranged, TextRange};
 
@@ -62,12 +63,31 @@ impl Import<'_> {
     }
 }
 
+/// One call, and where it stands.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    pub call: &'a ast::ExprCall,
+    /// What is called, unless that is a local name or an expression.
+    pub callee: Option<Use<'a>>,
+    /// The functions around it, outermost first.
+    pub within: Vec<&'a StmtFunctionDef>,
+}
+
+/// A constant text: a string literal, or what an f-string begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text<'a> {
+    pub value: &'a str,
+    pub range: TextRange,
+}
+
 /// What a piece of code uses.
 #[derive(Debug, Default)]
 pub struct Uses<'a> {
     pub names: Vec<Use<'a>>,
     pub imports: Vec<Import<'a>>,
-    pub calls: Vec<&'a ast::ExprCall>,
+    pub calls: Vec<Call<'a>>,
+    /// Docstrings are none.
+    pub texts: Vec<Text<'a>>,
     /// Names that assignments, definitions and imports bind at the outermost level.
     pub binds: BTreeSet<&'a str>,
     /// `globals()`, `eval` and the like: names cannot be resolved.
@@ -76,65 +96,73 @@ pub struct Uses<'a> {
 
 /// What `statement` of `module` uses.
 pub fn uses<'a>(module: &'a Module, statement: &'a Stmt, part: Part) -> Uses<'a> {
-    let mut collector = Collector {
-        module,
-        part,
-        scopes: Vec::new(),
-        optional: 0,
-        uses: Uses::default(),
-    };
+    let mut collector = Collector::new(module, part);
     collector.visit_stmt(statement);
     collector.uses
 }
 
-/// What a function's body uses, its parameters being local; decorators, defaults and annotations are left out.
-pub fn body_uses<'a>(module: &'a Module, function: &'a StmtFunctionDef) -> Uses<'a> {
-    let mut collector = Collector {
-        module,
-        part: Part::Whole,
-        scopes: Vec::new(),
-        optional: 0,
-        uses: Uses::default(),
-    };
-    collector.function_body(&function.parameters, &function.body);
+/// What the body of `if __name__ == "__main__":` uses of the module: what it binds itself is its own.
+pub fn script_uses<'a>(module: &'a Module, body: &'a [Stmt]) -> Uses<'a> {
+    let mut collector = Collector::new(module, Part::Whole);
+    collector.inside(BTreeSet::new(), body);
     collector.uses
 }
 
-/// The names that are local to one function, and what those that it imports stand for.
+/// The names that are local to one function or class, and what those that it imports stand for.
 #[derive(Default)]
 struct Scope<'a> {
     locals: BTreeSet<&'a str>,
     imported: BTreeMap<&'a str, String>,
+    /// A class's names are seen by its own statements once they are bound, and never by its methods. Source: the language
+    /// reference, "Resolution of names".
+    is_class: bool,
 }
 
 struct Collector<'a> {
     module: &'a Module,
     part: Part,
     scopes: Vec<Scope<'a>>,
+    functions: Vec<&'a StmtFunctionDef>,
     optional: usize,
     uses: Uses<'a>,
 }
 
 impl<'a> Collector<'a> {
-    fn name(&mut self, name: &'a str, attributes: Vec<&'a str>, range: TextRange) {
-        for scope in self.scopes.iter().rev() {
+    fn new(module: &'a Module, part: Part) -> Self {
+        Self {
+            module,
+            part,
+            scopes: Vec::new(),
+            functions: Vec::new(),
+            optional: 0,
+            uses: Uses::default(),
+        }
+    }
+
+    /// What `name` means here; `None` for a local name.
+    fn root(&self, name: &'a str) -> Option<Root<'a>> {
+        let innermost = self.scopes.len().saturating_sub(1);
+        for (at, scope) in self.scopes.iter().enumerate().rev() {
+            if scope.is_class && at < innermost {
+                continue;
+            }
             if let Some(path) = scope.imported.get(name) {
-                let root = Root::Imported(path.clone());
-                self.uses.names.push(Use {
-                    root,
-                    attributes,
-                    range,
-                });
-                return;
+                return Some(Root::Imported(path.clone()));
             }
             if scope.locals.contains(name) {
-                return;
+                return None;
             }
         }
-        if matches!(name, "globals" | "eval" | "exec" | "vars" | "locals") {
+        Some(Root::Name(name))
+    }
+
+    fn name(&mut self, name: &'a str, attributes: Vec<&'a str>, range: TextRange) {
+        let Some(root) = self.root(name) else {
+            return;
+        };
+        if matches!(root, Root::Name("globals" | "eval" | "exec" | "vars" | "locals")) {
             self.uses.dynamic = true;
         }
-        let root = Root::Name(name);
         self.uses.names.push(Use {
             root,
             attributes,
@@ -143,9 +171,35 @@ impl<'a> Collector<'a> {
     }
 
     fn bind(&mut self, name: &'a str) {
-        if self.scopes.is_empty() {
-            self.uses.binds.insert(name);
+        match self.scopes.last_mut() {
+            None => {
+                self.uses.binds.insert(name);
+            }
+            Some(scope) if scope.is_class => {
+                scope.locals.insert(name);
+            }
+            // A function's were collected before its body was looked at.
+            Some(_) => {}
         }
+    }
+
+    fn call(&mut self, call: &'a ast::ExprCall) {
+        let callee = chain(&call.func).and_then(|(name, attributes)| {
+            Some(Use {
+                root: self.root(name)?,
+                attributes,
+                range: call.func.range(),
+            })
+        });
+        self.uses.calls.push(Call {
+            call,
+            callee,
+            within: self.functions.clone(),
+        });
+    }
+
+    fn text(&mut self, value: &'a str, range: TextRange) {
+        self.uses.texts.push(Text { value, range });
     }
 
     fn import(&mut self, import: Import<'a>) {
@@ -155,13 +209,17 @@ impl<'a> Collector<'a> {
         self.uses.imports.push(import);
     }
 
-    fn function_body(&mut self, parameters: &'a Parameters, body: &'a [Stmt]) {
-        let mut scope = Scope::default();
-        parameter_names(parameters, &mut scope.locals);
+    /// Looks into `body`, whose own names are `names` and what it binds.
+    fn inside(&mut self, names: BTreeSet<&'a str>, body: &'a [Stmt]) {
+        let mut scope = Scope {
+            locals: names,
+            ..Scope::default()
+        };
         let mut locals = Locals {
             module: self.module,
             scope: &mut scope,
             outer: BTreeSet::new(),
+            comprehensions: 0,
         };
         locals.visit_body(body);
         let outer = locals.outer;
@@ -204,7 +262,11 @@ impl<'a> Visitor<'a> for Collector<'a> {
                     self.visit_expr(returns);
                 }
                 if self.part == Part::Whole {
-                    self.function_body(&function.parameters, &function.body);
+                    let mut names = BTreeSet::new();
+                    parameter_names(&function.parameters, &mut names);
+                    self.functions.push(function);
+                    self.inside(names, &function.body);
+                    self.functions.pop();
                 }
             }
             Stmt::ClassDef(class) => {
@@ -216,11 +278,16 @@ impl<'a> Visitor<'a> for Collector<'a> {
                     self.visit_arguments(arguments);
                 }
                 // The class's own names are no bindings of the module.
-                self.scopes.push(Scope::default());
+                self.scopes.push(Scope {
+                    is_class: true,
+                    ..Scope::default()
+                });
                 self.visit_body(&class.body);
                 self.scopes.pop();
             }
             Stmt::If(branches) => self.branches(branches),
+            // A docstring says nothing that runs.
+            Stmt::Expr(expression) if matches!(&*expression.value, Expr::StringLiteral(_)) => {}
             Stmt::Try(attempt) => {
                 let guarded = attempt.handlers.iter().any(catches_import_error);
                 self.optional += usize::from(guarded);
@@ -275,19 +342,11 @@ impl<'a> Visitor<'a> for Collector<'a> {
                 ExprContext::Store => self.bind(name.id.as_str()),
                 _ => self.name(name.id.as_str(), Vec::new(), name.range()),
             },
-            Expr::Attribute(_) => {
-                let mut attributes = Vec::new();
-                let mut inner = expression;
-                while let Expr::Attribute(attribute) = inner {
-                    attributes.push(attribute.attr.as_str());
-                    inner = &attribute.value;
-                }
-                attributes.reverse();
-                match inner {
-                    Expr::Name(name) => self.name(name.id.as_str(), attributes, expression.range()),
-                    _ => self.visit_expr(inner),
-                }
-            }
+            // What follows a dot is the object's own: `random.sample` uses `random`, and no `sample` of the module.
+            Expr::Attribute(attribute) => match chain(expression) {
+                Some((name, attributes)) => self.name(name, attributes, expression.range()),
+                None => self.visit_expr(&attribute.value),
+            },
             Expr::Lambda(lambda) => {
                 let mut scope = Scope::default();
                 if let Some(parameters) = &lambda.parameters {
@@ -315,14 +374,52 @@ impl<'a> Visitor<'a> for Collector<'a> {
                 self.scopes.pop();
             }
             Expr::Call(call) => {
-                self.uses.calls.push(call);
+                self.call(call);
                 visitor::walk_expr(self, expression);
             }
-            // A quoted annotation names what it quotes.
-            Expr::StringLiteral(_) => {}
+            Expr::StringLiteral(literal) => self.text(literal.value.to_str(), literal.range()),
+            Expr::FString(literal) => {
+                if let Some(InterpolatedStringElement::Literal(first)) = literal.value.elements().next() {
+                    self.text(&first.value, literal.range());
+                }
+                visitor::walk_expr(self, expression);
+            }
             _ => visitor::walk_expr(self, expression),
         }
     }
+
+    fn visit_pattern(&mut self, pattern: &'a Pattern) {
+        if let Some(name) = captured(pattern) {
+            self.bind(name);
+        }
+        visitor::walk_pattern(self, pattern);
+    }
+}
+
+/// `a.b.c` as its first name and what follows; `None` where it begins with something else than a name.
+fn chain(expression: &Expr) -> Option<(&str, Vec<&str>)> {
+    let mut attributes = Vec::new();
+    let mut inner = expression;
+    while let Expr::Attribute(attribute) = inner {
+        attributes.push(attribute.attr.as_str());
+        inner = &attribute.value;
+    }
+    attributes.reverse();
+    match inner {
+        Expr::Name(name) => Some((name.id.as_str(), attributes)),
+        _ => None,
+    }
+}
+
+/// The name that a `case` pattern itself binds.
+fn captured(pattern: &Pattern) -> Option<&str> {
+    let name = match pattern {
+        Pattern::MatchAs(capture) => capture.name.as_ref(),
+        Pattern::MatchStar(star) => star.name.as_ref(),
+        Pattern::MatchMapping(mapping) => mapping.rest.as_ref(),
+        _ => None,
+    };
+    name.map(|name| name.as_str())
 }
 
 impl<'a> Collector<'a> {
@@ -405,6 +502,8 @@ struct Locals<'a, 's> {
     scope: &'s mut Scope<'a>,
     /// Declared `global` or `nonlocal`.
     outer: BTreeSet<&'a str>,
+    /// How many comprehensions are around: what they store is their own.
+    comprehensions: usize,
 }
 
 impl<'a> Visitor<'a> for Locals<'a, '_> {
@@ -453,17 +552,28 @@ impl<'a> Visitor<'a> for Locals<'a, '_> {
 
     fn visit_expr(&mut self, expression: &'a Expr) {
         match expression {
-            Expr::Name(name) if name.ctx == ExprContext::Store => {
+            Expr::Name(name) if name.ctx == ExprContext::Store && self.comprehensions == 0 => {
                 self.scope.locals.insert(name.id.as_str());
             }
-            // Names inside are the lambda's or the comprehension's; a walrus in one is rare and only makes this generous.
-            Expr::Lambda(_)
-            | Expr::ListComp(_)
-            | Expr::SetComp(_)
-            | Expr::DictComp(_)
-            | Expr::Generator(_) => {}
+            // Inside a comprehension too, `:=` binds a name of the function. Source: PEP 572.
+            Expr::Named(named) => {
+                stored_names(&named.target, &mut self.scope.locals);
+                visitor::walk_expr(self, expression);
+            }
+            // Names inside are the lambda's.
+            Expr::Lambda(_) => {}
+            Expr::ListComp(_) | Expr::SetComp(_) | Expr::DictComp(_) | Expr::Generator(_) => {
+                self.comprehensions += 1;
+                visitor::walk_expr(self, expression);
+                self.comprehensions -= 1;
+            }
             _ => visitor::walk_expr(self, expression),
         }
+    }
+
+    fn visit_pattern(&mut self, pattern: &'a Pattern) {
+        self.scope.locals.extend(captured(pattern));
+        visitor::walk_pattern(self, pattern);
     }
 }
 

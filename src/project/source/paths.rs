@@ -1,47 +1,73 @@
-//! Constants in calls: which file is opened, which module is imported by name. Only what can be told without running.
+//! Calls that open a file for reading, and modules that are imported by a name in a text. Only what can be told without running.
 
 use std::path::{Component, Path, PathBuf};
 
-use ruff_python_ast::{Expr, ExprCall, Operator, Stmt};
+use ruff_python_ast::{Expr, ExprCall};
 
 use super::Module;
+use super::constants::{At, Constants, Found, string};
+use super::names::Call;
 
-/// How far names are followed: `DATA = HERE / "x.csv"`, `HERE = Path(__file__).parent`.
-const FOLLOWED: usize = 8;
-
-/// The path that a call opens for reading, relative to the application's folder, if it is a constant inside of it.
-pub fn opened(module: &Module, call: &ExprCall) -> Option<String> {
-    let path = match &*call.func {
-        Expr::Name(name) if name.id.as_str() == "open" => readable(call)?,
-        Expr::Attribute(attribute) => match attribute.attr.as_str() {
-            // A method of a path.
-            "read_text" | "read_bytes" => &attribute.value,
-            "open" => match module_name(&attribute.value) {
-                Some("io" | "gzip" | "bz2" | "lzma" | "codecs" | "builtins") => readable(call)?,
-                Some(_) => return None,
-                None => &attribute.value,
-            },
-            // Of a database, not of a file.
-            "read_sql" | "read_sql_query" | "read_sql_table" | "read_clipboard" | "read_gbq"
-            | "read_database" => {
-                return None;
-            }
-            name if name.starts_with("read_") || name.starts_with("scan_") => {
-                module_name(&attribute.value)
-                    .filter(|name| ["pd", "pandas", "pl", "polars", "pq", "gpd"].contains(name))?;
-                first_argument(call)?
-            }
-            "load" | "loadtxt" | "genfromtxt" | "fromfile" => {
-                module_name(&attribute.value)
-                    .filter(|name| ["np", "numpy", "joblib", "torch"].contains(name))?;
-                first_argument(call)?
-            }
-            _ => return None,
-        },
-        _ => return None,
+/// The files that a call opens for reading, relative to the application's folder, where they are constants inside of it.
+pub fn opened<'s>(
+    constants: &Constants<'_, 's>,
+    module: &'s Module,
+    call: &Call<'s>,
+) -> Vec<(String, Found)> {
+    let Some(path) = path_argument(constants, module, call) else {
+        return Vec::new();
     };
-    let path = evaluate(module, path, FOLLOWED)?;
-    inside(&path)
+    let at = At {
+        module,
+        within: &call.within,
+    };
+    let found = constants.paths(at, path).into_iter();
+    found
+        .filter_map(|found| Some((inside(&found.path)?, found)))
+        .collect()
+}
+
+/// Which expression of a call is the file that it reads.
+fn path_argument<'s>(constants: &Constants<'_, 's>, module: &Module, call: &Call<'s>) -> Option<&'s Expr> {
+    let named = call
+        .callee
+        .as_ref()
+        .and_then(|callee| constants.external(module, callee));
+    let call = call.call;
+    let Some(named) = named else {
+        // A method: of a path, where the object turns out to be one.
+        let Expr::Attribute(method) = &*call.func else {
+            return None;
+        };
+        return match method.attr.as_str() {
+            "read_text" | "read_bytes" => Some(&method.value),
+            "open" => (!writes(call, 0)).then_some(&*method.value),
+            _ => None,
+        };
+    };
+    let (module, function) = named.rsplit_once('.').unwrap_or(("", &named));
+    let package = module.split('.').next().unwrap_or_default();
+    match (package, function) {
+        ("" | "io" | "gzip" | "bz2" | "lzma" | "codecs" | "builtins", "open") => {
+            (!writes(call, 1)).then(|| first_argument(call))?
+        }
+        // Of a database or a screen, not of a file.
+        (
+            _,
+            "read_sql" | "read_sql_query" | "read_sql_table" | "read_clipboard" | "read_gbq"
+            | "read_database",
+        ) => None,
+        ("pandas" | "polars" | "pyarrow" | "geopandas", name)
+            if name.starts_with("read_") || name.starts_with("scan_") =>
+        {
+            first_argument(call)
+        }
+        ("numpy" | "joblib" | "torch", "load" | "loadtxt" | "genfromtxt" | "fromfile") => {
+            first_argument(call)
+        }
+        ("PIL", "open") | ("onnxruntime", "InferenceSession") => first_argument(call),
+        _ => None,
+    }
 }
 
 /// The module of `importlib.import_module("x")` or `__import__("x")`.
@@ -51,167 +77,38 @@ pub fn imported_by_name(call: &ExprCall) -> Option<String> {
         Expr::Attribute(attribute) => attribute.attr.as_str() == "import_module",
         _ => false,
     };
-    let text = string(first_argument(call).filter(|_| named)?)?;
+    let text = string(call.arguments.args.first().filter(|_| named)?)?;
     let plain = !text.is_empty() && text.split('.').all(super::is_identifier);
     plain.then(|| text.to_owned())
 }
 
-/// The first argument of `open`, unless its mode writes.
-fn readable(call: &ExprCall) -> Option<&Expr> {
+/// Whether the mode of an `open`, its argument at `position`, writes.
+fn writes(call: &ExprCall, position: usize) -> bool {
     let keyword = call.arguments.find_keyword("mode").map(|keyword| &keyword.value);
-    let mode = call
-        .arguments
-        .args
-        .get(1)
-        .or(keyword)
-        .and_then(string)
-        .unwrap_or("r");
-    if mode.contains(['w', 'a', 'x']) {
-        return None;
-    }
-    first_argument(call)
+    let mode = call.arguments.args.get(position).or(keyword);
+    mode.and_then(string)
+        .is_some_and(|mode| mode.contains(['w', 'a', 'x']))
 }
 
+/// The first argument, or the keyword that it is known by.
 fn first_argument(call: &ExprCall) -> Option<&Expr> {
-    call.arguments.args.first()
-}
-
-fn string(expression: &Expr) -> Option<&str> {
-    match expression {
-        Expr::StringLiteral(literal) => Some(literal.value.to_str()),
-        _ => None,
-    }
-}
-
-fn module_name(expression: &Expr) -> Option<&str> {
-    match expression {
-        Expr::Name(name) => Some(name.id.as_str()),
-        _ => None,
-    }
-}
-
-/// A path that is a constant: relative to the application's folder. `__file__` is where the module will be in it.
-fn evaluate(module: &Module, expression: &Expr, left: usize) -> Option<PathBuf> {
-    let left = left.checked_sub(1)?;
-    match expression {
-        Expr::StringLiteral(literal) => Some(PathBuf::from(literal.value.to_str())),
-        Expr::Name(name) if name.id.as_str() == "__file__" => Some(module_file(module)),
-        Expr::Name(name) => evaluate(module, constant(module, name.id.as_str())?, left),
-        Expr::BinOp(operation) if operation.op == Operator::Div => {
-            let right = evaluate(module, &operation.right, left)?;
-            Some(evaluate(module, &operation.left, left)?.join(right))
-        }
-        Expr::Attribute(attribute) if attribute.attr.as_str() == "parent" => {
-            Some(evaluate(module, &attribute.value, left)?.parent()?.to_path_buf())
-        }
-        Expr::Subscript(subscript) => {
-            let Expr::Attribute(attribute) = &*subscript.value else {
-                return None;
-            };
-            let index = super::literal::json(&subscript.slice)?
-                .as_u64()
-                .filter(|index| *index < 32)?;
-            (attribute.attr.as_str() == "parents").then_some(())?;
-            let path = evaluate(module, &attribute.value, left)?;
-            path.ancestors().nth(index as usize + 1).map(Path::to_path_buf)
-        }
-        Expr::Call(call) => evaluate_call(module, call, left),
-        _ => None,
-    }
-}
-
-fn evaluate_call(module: &Module, call: &ExprCall, left: usize) -> Option<PathBuf> {
-    let arguments = &call.arguments.args;
-    let joined = |start: PathBuf, rest: &[Expr]| -> Option<PathBuf> {
-        rest.iter()
-            .try_fold(start, |path, part| Some(path.join(evaluate(module, part, left)?)))
-    };
-    let name = match &*call.func {
-        Expr::Name(name) => name.id.as_str(),
-        Expr::Attribute(attribute) => attribute.attr.as_str(),
-        _ => return None,
-    };
-    match name {
-        "Path" | "PurePath" | "PosixPath" | "abspath" | "realpath" | "str" | "fspath" => {
-            joined(evaluate(module, arguments.first()?, left)?, arguments.get(1..)?)
-        }
-        "dirname" => Some(
-            evaluate(module, arguments.first()?, left)?
-                .parent()?
-                .to_path_buf(),
-        ),
-        "join" if matches!(&*call.func, Expr::Attribute(attribute) if is_os_path(&attribute.value)) => {
-            joined(evaluate(module, arguments.first()?, left)?, arguments.get(1..)?)
-        }
-        // importlib.resources: the folder of a package of the project.
-        "files" => {
-            let dotted = match arguments.first()? {
-                Expr::StringLiteral(literal) => literal.value.to_str().to_owned(),
-                Expr::Name(name) if name.id.as_str() == "__package__" => package_of(module),
-                _ => return None,
-            };
-            let own = dotted.split('.').next() == module.name.split('.').next();
-            own.then(|| dotted.split('.').collect())
-        }
-        _ => {
-            let Expr::Attribute(attribute) = &*call.func else {
-                return None;
-            };
-            let path = evaluate(module, &attribute.value, left)?;
-            match name {
-                "resolve" | "absolute" | "expanduser" => Some(path),
-                "joinpath" => joined(path, arguments),
-                "with_name" => Some(path.with_file_name(string(arguments.first()?)?)),
-                "with_suffix" => {
-                    Some(path.with_extension(string(arguments.first()?)?.trim_start_matches('.')))
-                }
-                _ => None,
-            }
-        }
-    }
-}
-
-fn is_os_path(expression: &Expr) -> bool {
-    match expression {
-        Expr::Attribute(attribute) => attribute.attr.as_str() == "path",
-        Expr::Name(name) => name.id.as_str() == "path" || name.id.as_str() == "osp",
-        _ => false,
-    }
-}
-
-/// Where the module's file is in the application's folder: `churn/features.py`.
-fn module_file(module: &Module) -> PathBuf {
-    let mut path: PathBuf = module.name.split('.').collect();
-    if module.is_package {
-        path.push("__init__.py");
-    } else {
-        path.set_extension("py");
-    }
-    path
-}
-
-fn package_of(module: &Module) -> String {
-    match module.name.rsplit_once('.') {
-        Some((parent, _)) if !module.is_package => parent.to_owned(),
-        _ => module.name.clone(),
-    }
-}
-
-/// The value that the module's top level gives a name, if it does so once.
-fn constant<'a>(module: &'a Module, name: &str) -> Option<&'a Expr> {
-    let mut values = module.body().iter().filter_map(|statement| match statement {
-        Stmt::Assign(assign) => {
-            let is_it = |target: &Expr| matches!(target, Expr::Name(found) if found.id.as_str() == name);
-            assign.targets.iter().any(is_it).then_some(&*assign.value)
-        }
-        Stmt::AnnAssign(assign) => {
-            let is_it = matches!(&*assign.target, Expr::Name(found) if found.id.as_str() == name);
-            assign.value.as_deref().filter(|_| is_it)
-        }
-        _ => None,
-    });
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
+    const NAMES: [&str; 10] = [
+        "file",
+        "filename",
+        "filepath_or_buffer",
+        "path_or_buf",
+        "path",
+        "io",
+        "source",
+        "fname",
+        "fp",
+        "f",
+    ];
+    let keyword = || NAMES.iter().find_map(|name| call.arguments.find_keyword(name));
+    call.arguments
+        .args
+        .first()
+        .or_else(|| keyword().map(|keyword| &keyword.value))
 }
 
 /// The path without `.` and `..`; `None` for one that is absolute, a URL, or leads out.
@@ -238,43 +135,66 @@ fn inside(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::{Part, uses};
-    use super::super::{Sources, names};
+    use std::collections::BTreeMap;
+
+    use super::super::Sources;
+    use super::super::constants::{Constants, Setting};
+    use super::super::reach::Index;
     use crate::project::place::SourceText;
 
-    fn opened(text: &str) -> Vec<String> {
-        let file = (
-            "churn.features".to_owned(),
-            false,
-            SourceText::new("features.py", text),
-        );
-        let sources = Sources::parse("churn", vec![file], &mut Vec::new());
-        let module = sources.get("churn.features").unwrap();
-        let calls = module
-            .body()
+    const IMPORTS: &str = "import gzip, io, os\nimport numpy as np\nimport pandas as pd\nimport pandas\nfrom pandas import read_csv\nfrom pathlib import Path\n";
+
+    fn opened_in(files: &[(&str, &str)], settings: &[(&str, &str, Setting)]) -> Vec<String> {
+        let files = files.iter().map(|(name, text)| {
+            let file = SourceText::new(format!("{name}.py"), *text);
+            (format!("churn.{name}"), false, file)
+        });
+        let sources = Sources::parse("churn", files.collect(), &mut Vec::new());
+        let index = Index::new(&sources);
+        let mut calls = Vec::new();
+        let mut imported = Vec::new();
+        for module in sources.iter() {
+            for unit in index.units(&module.name) {
+                for call in &index.uses(&unit).unwrap().calls {
+                    imported.extend(super::imported_by_name(call.call));
+                    calls.push((module, call.clone()));
+                }
+            }
+        }
+        let mut nodes: BTreeMap<(String, String), BTreeMap<String, Setting>> = BTreeMap::new();
+        for (function, parameter, setting) in settings {
+            let node = nodes.entry(("churn.features".to_owned(), (*function).to_owned()));
+            node.or_default().insert((*parameter).to_owned(), setting.clone());
+        }
+        let constants = Constants::new(&index, &calls, &nodes);
+        let found = calls
             .iter()
-            .flat_map(|statement| uses(module, statement, Part::Whole).calls);
-        let mut found: Vec<String> = calls.filter_map(|call| super::opened(module, call)).collect();
-        found.extend(
-            module
-                .body()
-                .iter()
-                .flat_map(|statement| names::uses(module, statement, Part::Whole).calls)
-                .filter_map(super::imported_by_name),
-        );
+            .flat_map(|(module, call)| super::opened(&constants, module, call));
+        let mut found: Vec<String> = found.map(|(path, _)| path).collect();
+        found.sort();
+        found.dedup();
+        found.extend(imported);
         found
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        let text = format!("{IMPORTS}{text}\n");
+        assert_eq!(opened_in(&[("features", &text)], &[]), expected, "{text}");
     }
 
     #[test]
     fn constant_paths() {
-        let check = |text: &str, expected: &[&str]| assert_eq!(opened(text), expected, "{text}");
         check("open('data/x.csv')", &["data/x.csv"]);
         check("open('out.csv', 'w')", &[]);
+        check("open(mode='w', file='out.csv')", &[]);
+        check("open(file='data/x.csv')", &["data/x.csv"]);
         check(
             "Path(__file__).parent.joinpath('r.csv').read_text()",
             &["churn/r.csv"],
         );
         check("pd.read_csv(Path(__file__).with_name('r.csv'))", &["churn/r.csv"]);
+        check("read_csv('a.csv')\npandas.read_csv('b.csv')", &["a.csv", "b.csv"]);
         check(
             "HERE = Path(__file__).resolve().parent\nR = HERE / 'lookups' / 'r.json'\njson.load(open(R))",
             &["churn/lookups/r.json"],
@@ -289,6 +209,72 @@ mod tests {
             "pd.read_csv('https://host/x.csv')\nopen('/etc/hosts')\nopen(name)\npd.read_sql('select 1', c)",
             &[],
         );
+        check("R = Path('r.csv')\nR.open()\nR.open('w')", &["r.csv"]);
+        check(
+            "HERE = 'data'\nopen(HERE + '/a.csv')\nopen(f'{HERE}/b.csv')",
+            &["data/a.csv", "data/b.csv"],
+        );
+        check("def open(x): return x\nopen('data/x.csv')", &[]);
         check("importlib.import_module('lightgbm')", &["lightgbm"]);
+    }
+
+    #[test]
+    fn paths_are_followed_through_parameters() {
+        check("def _read(path='a.csv'):\n    return pd.read_csv(path)", &[]);
+        check(
+            "def _read(path='a.csv'):\n    return pd.read_csv(path)\n_read()",
+            &["a.csv"],
+        );
+        check(
+            "def _read(path='a.csv'):\n    return pd.read_csv(path)\n_read('b.csv')",
+            &["b.csv"],
+        );
+        check(
+            "def _read(n, *, path):\n    return pd.read_csv(path)\n_read(1, path='b.csv')",
+            &["b.csv"],
+        );
+        check(
+            "def _read(path='a.csv'):\n    return pd.read_csv(path)\n_read(*names)\n_read(**names)",
+            &[],
+        );
+        check(
+            "def _one(path):\n    path = Path(path)\n    return path.read_text()\ndef _two(name):\n    folder = Path('data')\n    return _one(folder / name)\n_two('c.csv')",
+            &["data/c.csv"],
+        );
+        check(
+            "def _read(path='a.csv'):\n    path = other()\n    return pd.read_csv(path)\n_read()",
+            &[],
+        );
+        check(
+            "def _read(path='a.csv'):\n    for path in other():\n        pd.read_csv(path)\n_read()",
+            &[],
+        );
+        check(
+            "PATH = 'a.csv'\ndef _read(PATH):\n    return pd.read_csv(PATH)\n_read(unknown)",
+            &[],
+        );
+        // Functions that call each other without end.
+        check(
+            "def _a(path):\n    open(path)\n    _b(path)\ndef _b(path):\n    _a(path)\n_a('x.csv')",
+            &["x.csv"],
+        );
+    }
+
+    #[test]
+    fn a_nodes_path_is_its_setting() {
+        let text =
+            "import pandas as pd\ndef X(customers, path='data/x.csv'):\n    return pd.read_csv(path)\n";
+        let found = |setting| opened_in(&[("features", text)], &[("X", "path", setting)]);
+        assert_eq!(found(Setting::Default), ["data/x.csv"]);
+        assert_eq!(found(Setting::Text("data/other.csv".into())), ["data/other.csv"]);
+        assert_eq!(found(Setting::Unknown), [""; 0]);
+    }
+
+    #[test]
+    fn constants_of_other_modules() {
+        let places = "from pathlib import Path\nROOT = Path('data')\nX = ROOT / 'x.csv'\n";
+        let text = "import pandas as pd\nfrom churn import places\nfrom .places import ROOT as R\ndef f():\n    pd.read_csv(places.X)\n    pd.read_csv(R / 'y.csv')\ndef g(places):\n    pd.read_csv(places.X)\n";
+        let found = opened_in(&[("features", text), ("places", places)], &[]);
+        assert_eq!(found, ["data/x.csv", "data/y.csv"]);
     }
 }

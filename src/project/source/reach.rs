@@ -23,6 +23,8 @@ pub struct Reach {
     pub units: BTreeSet<Unit>,
     /// Dotted names outside of the project: `pandas`, `sklearn.linear_model.LogisticRegression`.
     pub external: BTreeSet<String>,
+    /// Modules of the project that are passed around as objects: anything in them may be meant.
+    pub modules: BTreeSet<String>,
 }
 
 /// What a use of a name asks: the same in a module wherever it is asked. Files define one name thousands of times, and use it
@@ -109,6 +111,14 @@ impl<'a> Index<'a> {
         units.collect()
     }
 
+    /// The dotted path that `name` was imported from, if `module` binds it in no other way.
+    pub fn imported(&self, module: &str, name: &str) -> Option<&str> {
+        match self.modules.get(module)?.names.get(name)?.as_slice() {
+            [Binding::Import(path)] => Some(path),
+            _ => None,
+        }
+    }
+
     /// Everything that `start` reaches, itself included.
     pub fn reach(&self, start: Vec<Unit>) -> Reach {
         let mut reach = Reach::default();
@@ -139,6 +149,7 @@ impl<'a> Index<'a> {
                 if asked.insert(question(&unit.module, name)) {
                     let targets = self.targets(&unit.module, name);
                     pending.extend(targets.units);
+                    pending.extend(targets.modules.iter().flat_map(|module| self.units(module)));
                     reach.external.extend(targets.external);
                 }
             }
@@ -215,8 +226,9 @@ impl<'a> Index<'a> {
             }
             match parts.get(length) {
                 Some(name) => self.name(&module, name, &parts[length + 1..], pending, reach, depth + 1),
-                // The module itself is passed around.
-                None => pending.extend(self.units(&module)),
+                None => {
+                    reach.modules.insert(module);
+                }
             }
             return;
         }

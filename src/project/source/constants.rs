@@ -1,0 +1,545 @@
+//! What a path in the code is, where that can be told without running: constants, followed through names, modules, parameters
+//! and the calls that give them.
+//!
+//! Takes the reached calls and the settings of nodes; gives the values that an expression can have. No value means unknown.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ruff_python_ast::visitor::{self, Visitor};
+use ruff_python_ast::{
+    Expr, ExprCall, ExprContext, InterpolatedStringElement, Operator, Stmt, StmtFunctionDef,
+};
+
+use super::Module;
+use super::names::{Call, Root, Use};
+use super::reach::{Index, Unit};
+use crate::project::place::Place;
+
+/// How far one value is followed: `DATA = HERE / "x.csv"`, `HERE = Path(__file__).parent`.
+const FOLLOWED: usize = 24;
+/// How many expressions are looked at for one value, and how many values it may have: functions call each other in many ways.
+const LOOKED_AT: usize = 2_000;
+const MOST: usize = 16;
+
+/// One path that an expression can be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Relative to the application's folder, where `__file__` of a module will be.
+    pub path: PathBuf,
+    /// The default, argument or constant that it comes from, if that stands elsewhere.
+    pub given: Option<Place>,
+}
+
+/// Where an expression stands.
+#[derive(Clone, Copy)]
+pub struct At<'c, 's> {
+    pub module: &'s Module,
+    /// The functions around it, outermost first.
+    pub within: &'c [&'s StmtFunctionDef],
+}
+
+/// What is known of the values that names have.
+pub struct Constants<'i, 's> {
+    index: &'i Index<'s>,
+    /// The reached calls of each top-level definition.
+    calls: BTreeMap<Unit, Vec<(&'s Module, &'i Call<'s>)>>,
+    /// By module and function of a node: its settings' values, unknown ones as `None`.
+    settings: &'i BTreeMap<(String, String), NodeSettings>,
+    left: Cell<usize>,
+}
+
+/// The settings of one node: `None` for a value that only Python or the environment knows.
+pub type NodeSettings = BTreeMap<String, Setting>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Setting {
+    /// The function's own default.
+    Default,
+    /// Text that configuration gives.
+    Text(String),
+    Unknown,
+}
+
+impl<'i, 's> Constants<'i, 's> {
+    pub fn new(
+        index: &'i Index<'s>,
+        reached: &'i [(&'s Module, Call<'s>)],
+        settings: &'i BTreeMap<(String, String), NodeSettings>,
+    ) -> Self {
+        let mut calls: BTreeMap<Unit, Vec<(&'s Module, &'i Call<'s>)>> = BTreeMap::new();
+        for (module, call) in reached {
+            let Some(callee) = &call.callee else { continue };
+            for unit in index.targets(&module.name, callee).units {
+                calls.entry(unit).or_default().push((*module, call));
+            }
+        }
+        Self {
+            index,
+            calls,
+            settings,
+            left: Cell::new(0),
+        }
+    }
+
+    /// The dotted name outside of the project that a use means: `pandas.read_csv`, `open` for the builtin.
+    pub fn external(&self, module: &Module, used: &Use<'_>) -> Option<String> {
+        let (path, attributes) = match &used.root {
+            Root::Imported(path) => (path.clone(), &used.attributes),
+            Root::Name(name) => match self.index.imported(&module.name, name) {
+                Some(path) => (path.to_owned(), &used.attributes),
+                None if self.index.definitions(&module.name, name).is_empty() => {
+                    return used.attributes.is_empty().then(|| (*name).to_owned());
+                }
+                None => return None,
+            },
+        };
+        if self.index.sources().is_own(&path) {
+            return None;
+        }
+        let parts = std::iter::once(path.as_str()).chain(attributes.iter().copied());
+        Some(parts.collect::<Vec<_>>().join("."))
+    }
+
+    /// The paths that `expression` can be; empty where none can be told.
+    pub fn paths(&self, at: At<'_, 's>, expression: &'s Expr) -> Vec<Found> {
+        self.left.set(LOOKED_AT);
+        let mut found = self.evaluate(at, expression, FOLLOWED);
+        found.dedup();
+        found
+    }
+
+    fn evaluate(&self, at: At<'_, 's>, expression: &'s Expr, depth: usize) -> Vec<Found> {
+        let left = self.left.get();
+        let Some(depth) = depth.checked_sub(1).filter(|_| left > 0) else {
+            return Vec::new();
+        };
+        self.left.set(left - 1);
+        let here = |path: PathBuf| vec![Found { path, given: None }];
+        match expression {
+            Expr::StringLiteral(literal) => here(PathBuf::from(literal.value.to_str())),
+            Expr::Name(name) if name.id.as_str() == "__file__" => here(module_file(at.module)),
+            Expr::Name(name) => self.name(at, name.id.as_str(), depth),
+            Expr::BinOp(operation) if operation.op == Operator::Div => {
+                let left = self.evaluate(at, &operation.left, depth);
+                self.pairs(at, left, &operation.right, depth, |one, other| {
+                    Some(one.join(other))
+                })
+            }
+            Expr::BinOp(operation) if operation.op == Operator::Add => {
+                let left = self.evaluate(at, &operation.left, depth);
+                self.pairs(at, left, &operation.right, depth, appended)
+            }
+            Expr::FString(text) => {
+                let mut found = here(PathBuf::new());
+                for element in text.value.elements() {
+                    found = match element {
+                        InterpolatedStringElement::Literal(literal) => {
+                            mapped(found, |path| appended(path, Path::new(&*literal.value)))
+                        }
+                        InterpolatedStringElement::Interpolation(inner) => {
+                            self.pairs(at, found, &inner.expression, depth, appended)
+                        }
+                    };
+                }
+                found
+            }
+            Expr::Attribute(attribute) if attribute.attr.as_str() == "parent" => {
+                let found = self.evaluate(at, &attribute.value, depth);
+                mapped(found, |path| Some(path.parent()?.to_path_buf()))
+            }
+            Expr::Attribute(attribute) => match &*attribute.value {
+                // `config.DATA`, where `config` is a module of the project.
+                Expr::Name(name) if !is_bound(at, name.id.as_str()) => self
+                    .index
+                    .imported(&at.module.name, name.id.as_str())
+                    .map(|path| self.elsewhere(path, Some(attribute.attr.as_str()), depth))
+                    .unwrap_or_default(),
+                _ => Vec::new(),
+            },
+            Expr::Subscript(subscript) => {
+                let Expr::Attribute(attribute) = &*subscript.value else {
+                    return Vec::new();
+                };
+                let index = super::literal::json(&subscript.slice).and_then(|index| index.as_u64());
+                let Some(index) = index.filter(|index| *index < 32 && attribute.attr.as_str() == "parents")
+                else {
+                    return Vec::new();
+                };
+                let found = self.evaluate(at, &attribute.value, depth);
+                mapped(found, |path| {
+                    path.ancestors().nth(index as usize + 1).map(Path::to_path_buf)
+                })
+            }
+            Expr::Call(call) => self.call(at, call, depth),
+            _ => Vec::new(),
+        }
+    }
+
+    fn call(&self, at: At<'_, 's>, call: &'s ExprCall, depth: usize) -> Vec<Found> {
+        let arguments = &call.arguments.args;
+        let (name, object) = match &*call.func {
+            Expr::Name(name) => (name.id.as_str(), None),
+            Expr::Attribute(attribute) => (attribute.attr.as_str(), Some(&*attribute.value)),
+            _ => return Vec::new(),
+        };
+        let first = || match arguments.first() {
+            Some(first) => self.evaluate(at, first, depth),
+            None => Vec::new(),
+        };
+        let joined = |start: Vec<Found>, rest: &'s [Expr]| {
+            rest.iter().fold(start, |found, part| {
+                self.pairs(at, found, part, depth, |one, other| Some(one.join(other)))
+            })
+        };
+        match name {
+            "Path" | "PurePath" | "PosixPath" | "abspath" | "realpath" | "str" | "fspath" => {
+                joined(first(), arguments.get(1..).unwrap_or_default())
+            }
+            "dirname" => mapped(first(), |path| Some(path.parent()?.to_path_buf())),
+            "join" if object.is_some_and(is_os_path) => {
+                joined(first(), arguments.get(1..).unwrap_or_default())
+            }
+            // importlib.resources: the folder of a package of the project.
+            "files" => {
+                let dotted = match arguments.first() {
+                    Some(Expr::StringLiteral(literal)) => literal.value.to_str().to_owned(),
+                    Some(Expr::Name(name)) if name.id.as_str() == "__package__" => package_of(at.module),
+                    _ => return Vec::new(),
+                };
+                if !self.index.sources().is_own(&dotted) {
+                    return Vec::new();
+                }
+                let path = dotted.split('.').collect();
+                vec![Found { path, given: None }]
+            }
+            _ => {
+                let Some(object) = object else {
+                    return Vec::new();
+                };
+                let found = || self.evaluate(at, object, depth);
+                let text = arguments.first().and_then(string);
+                match (name, text) {
+                    ("resolve" | "absolute" | "expanduser" | "as_posix", _) => found(),
+                    ("joinpath", _) => joined(found(), arguments),
+                    ("with_name", Some(text)) => mapped(found(), |path| Some(path.with_file_name(text))),
+                    ("with_suffix", Some(text)) => mapped(found(), |path| {
+                        Some(path.with_extension(text.trim_start_matches('.')))
+                    }),
+                    _ => Vec::new(),
+                }
+            }
+        }
+    }
+
+    /// Each of `found` with each value of `right`.
+    fn pairs(
+        &self,
+        at: At<'_, 's>,
+        found: Vec<Found>,
+        right: &'s Expr,
+        depth: usize,
+        join: impl Fn(&Path, &Path) -> Option<PathBuf>,
+    ) -> Vec<Found> {
+        if found.is_empty() {
+            return found;
+        }
+        let right = self.evaluate(at, right, depth);
+        let pairs = found
+            .iter()
+            .flat_map(|one| right.iter().map(move |other| (one, other)));
+        let joined = pairs.filter_map(|(one, other)| {
+            Some(Found {
+                path: join(&one.path, &other.path)?,
+                given: one.given.clone().or_else(|| other.given.clone()),
+            })
+        });
+        joined.take(MOST).collect()
+    }
+
+    /// What a name is: of the functions around, innermost first, then of the module.
+    fn name(&self, at: At<'_, 's>, name: &str, depth: usize) -> Vec<Found> {
+        for (level, function) in at.within.iter().enumerate().rev() {
+            let around = At {
+                module: at.module,
+                within: &at.within[..=level],
+            };
+            let is_parameter = parameter(function, name).is_some();
+            match assigned(function, name).as_slice() {
+                [] if is_parameter => return self.parameter(around, function, name, depth),
+                [] => {}
+                [Some(value)] if !is_parameter => return self.evaluate(around, value, depth),
+                // `path = Path(path)`: what is on the right is still the parameter.
+                [Some(value)] if is_path_of(value, name) => {
+                    return self.parameter(around, function, name, depth);
+                }
+                _ => return Vec::new(),
+            }
+        }
+        let module = At {
+            module: at.module,
+            within: &[],
+        };
+        match constant(at.module, name) {
+            Some(value) => self.evaluate(module, value, depth),
+            None => match self.index.imported(&at.module.name, name) {
+                Some(path) => self.elsewhere(path, None, depth),
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// The constant of another module of the project that `path` names, or `path` and `attribute`.
+    fn elsewhere(&self, path: &str, attribute: Option<&str>, depth: usize) -> Vec<Found> {
+        let (module, name) = match (attribute, path.rsplit_once('.')) {
+            (Some(name), _) => (path, name),
+            (None, Some(parts)) => parts,
+            (None, None) => return Vec::new(),
+        };
+        let Some(module) = self.index.sources().get(module) else {
+            return Vec::new();
+        };
+        let Some(value) = constant(module, name) else {
+            return Vec::new();
+        };
+        let at = At { module, within: &[] };
+        given(self.evaluate(at, value, depth), &module.place(value))
+    }
+
+    /// What a parameter of a top-level function is given: by settings, if it is a node's, and by each reached call.
+    fn parameter(
+        &self,
+        at: At<'_, 's>,
+        function: &'s StmtFunctionDef,
+        name: &str,
+        depth: usize,
+    ) -> Vec<Found> {
+        let (Some(index), Some((position, default))) = (
+            at.module.body().iter().position(
+                |statement| matches!(statement, Stmt::FunctionDef(found) if std::ptr::eq(found, function)),
+            ),
+            parameter(function, name),
+        ) else {
+            return Vec::new();
+        };
+        let module = At {
+            module: at.module,
+            within: &[],
+        };
+        let by_default = || match default {
+            Some(default) => given(self.evaluate(module, default, depth), &at.module.place(default)),
+            None => Vec::new(),
+        };
+        let node = (at.module.name.clone(), function.name.as_str().to_owned());
+        let setting = self.settings.get(&node).and_then(|settings| settings.get(name));
+        let mut found = match setting {
+            Some(Setting::Default) => by_default(),
+            Some(Setting::Text(text)) => vec![Found {
+                path: PathBuf::from(text),
+                given: None,
+            }],
+            Some(Setting::Unknown) | None => Vec::new(),
+        };
+        let unit = Unit {
+            module: at.module.name.clone(),
+            index,
+        };
+        for (caller, call) in self.calls.get(&unit).into_iter().flatten() {
+            let arguments = &call.call.arguments;
+            let positional = position.and_then(|position| {
+                let before = arguments.args.get(..=position)?;
+                let starred = before.iter().any(|argument| matches!(argument, Expr::Starred(_)));
+                before.last().filter(|_| !starred)
+            });
+            let keyword = arguments.find_keyword(name).map(|keyword| &keyword.value);
+            let spread = arguments.keywords.iter().any(|keyword| keyword.arg.is_none())
+                || arguments
+                    .args
+                    .iter()
+                    .any(|argument| matches!(argument, Expr::Starred(_)));
+            match positional.or(keyword) {
+                Some(argument) => {
+                    let at = At {
+                        module: caller,
+                        within: &call.within,
+                    };
+                    found.extend(given(self.evaluate(at, argument, depth), &caller.place(argument)));
+                }
+                None if !spread => found.extend(by_default()),
+                None => {}
+            }
+            if found.len() >= MOST {
+                break;
+            }
+        }
+        found.truncate(MOST);
+        found
+    }
+}
+
+fn mapped(found: Vec<Found>, change: impl Fn(&Path) -> Option<PathBuf>) -> Vec<Found> {
+    let changed = found.into_iter().filter_map(|one| {
+        Some(Found {
+            path: change(&one.path)?,
+            given: one.given,
+        })
+    });
+    changed.collect()
+}
+
+/// The values with the place that they come from, where none is known that is further away.
+fn given(found: Vec<Found>, place: &Place) -> Vec<Found> {
+    let placed = found.into_iter().map(|one| Found {
+        given: one.given.or_else(|| Some(place.clone())),
+        ..one
+    });
+    placed.collect()
+}
+
+fn appended(one: &Path, other: &Path) -> Option<PathBuf> {
+    Some(PathBuf::from(format!("{}{}", one.to_str()?, other.to_str()?)))
+}
+
+/// A parameter's position, if it can be given by position, and its default.
+fn parameter<'s>(function: &'s StmtFunctionDef, name: &str) -> Option<(Option<usize>, Option<&'s Expr>)> {
+    let parameters = &function.parameters;
+    let positional = parameters.posonlyargs.iter().chain(&parameters.args).enumerate();
+    let by_position = positional.map(|(position, parameter)| (Some(position), parameter));
+    let by_name = parameters.kwonlyargs.iter().map(|parameter| (None, parameter));
+    by_position
+        .chain(by_name)
+        .find(|(_, parameter)| parameter.parameter.name.as_str() == name)
+        .map(|(position, parameter)| (position, parameter.default.as_deref()))
+}
+
+/// `Path(name)`, `str(name)`: the same path.
+fn is_path_of(expression: &Expr, name: &str) -> bool {
+    let Expr::Call(call) = expression else {
+        return false;
+    };
+    let converts = match &*call.func {
+        Expr::Name(function) => matches!(function.id.as_str(), "Path" | "str"),
+        Expr::Attribute(attribute) => attribute.attr.as_str() == "Path",
+        _ => false,
+    };
+    let is_it = |argument: &Expr| matches!(argument, Expr::Name(found) if found.id.as_str() == name);
+    converts && call.arguments.len() == 1 && call.arguments.args.first().is_some_and(is_it)
+}
+
+/// Whether a function around `at` has its own `name`.
+fn is_bound(at: At<'_, '_>, name: &str) -> bool {
+    at.within
+        .iter()
+        .any(|function| parameter(function, name).is_some() || !assigned(function, name).is_empty())
+}
+
+/// What a function's body binds `name` to, functions inside it left out: `None` where it is not plainly assigned.
+fn assigned<'s>(function: &'s StmtFunctionDef, name: &str) -> Vec<Option<&'s Expr>> {
+    let mut assigned = Assigned {
+        name,
+        values: Vec::new(),
+    };
+    assigned.visit_body(&function.body);
+    assigned.values
+}
+
+struct Assigned<'n, 's> {
+    name: &'n str,
+    values: Vec<Option<&'s Expr>>,
+}
+
+impl<'s> Visitor<'s> for Assigned<'_, 's> {
+    fn visit_stmt(&mut self, statement: &'s Stmt) {
+        let is_it = |target: &Expr| matches!(target, Expr::Name(found) if found.id.as_str() == self.name);
+        match statement {
+            Stmt::Assign(assign) if assign.targets.iter().any(is_it) => self.values.push(Some(&assign.value)),
+            Stmt::AnnAssign(assign) if is_it(&assign.target) => {
+                if let Some(value) = &assign.value {
+                    self.values.push(Some(value));
+                }
+            }
+            Stmt::FunctionDef(inner) if inner.name.as_str() == self.name => self.values.push(None),
+            Stmt::ClassDef(inner) if inner.name.as_str() == self.name => self.values.push(None),
+            Stmt::FunctionDef(_) | Stmt::ClassDef(_) => {}
+            Stmt::Import(import) => {
+                let binds = |alias: &ruff_python_ast::Alias| {
+                    let name = alias.asname.as_ref().unwrap_or(&alias.name).as_str();
+                    name.split('.').next() == Some(self.name)
+                };
+                if import.names.iter().any(binds) {
+                    self.values.push(None);
+                }
+            }
+            Stmt::ImportFrom(from) => {
+                let binds = |alias: &ruff_python_ast::Alias| {
+                    alias.asname.as_ref().unwrap_or(&alias.name).as_str() == self.name
+                };
+                if from.names.iter().any(binds) {
+                    self.values.push(None);
+                }
+            }
+            _ => visitor::walk_stmt(self, statement),
+        }
+    }
+
+    fn visit_expr(&mut self, expression: &'s Expr) {
+        match expression {
+            Expr::Name(name) if name.ctx == ExprContext::Store && name.id.as_str() == self.name => {
+                self.values.push(None);
+            }
+            Expr::Lambda(_) => {}
+            _ => visitor::walk_expr(self, expression),
+        }
+    }
+}
+
+/// The value that the module's top level gives a name, if it does so once.
+fn constant<'a>(module: &'a Module, name: &str) -> Option<&'a Expr> {
+    let mut values = module.body().iter().filter_map(|statement| match statement {
+        Stmt::Assign(assign) => {
+            let is_it = |target: &Expr| matches!(target, Expr::Name(found) if found.id.as_str() == name);
+            assign.targets.iter().any(is_it).then_some(&*assign.value)
+        }
+        Stmt::AnnAssign(assign) => {
+            let is_it = matches!(&*assign.target, Expr::Name(found) if found.id.as_str() == name);
+            assign.value.as_deref().filter(|_| is_it)
+        }
+        _ => None,
+    });
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+fn is_os_path(expression: &Expr) -> bool {
+    match expression {
+        Expr::Attribute(attribute) => attribute.attr.as_str() == "path",
+        Expr::Name(name) => name.id.as_str() == "path" || name.id.as_str() == "osp",
+        _ => false,
+    }
+}
+
+/// Where the module's file is in the application's folder: `churn/features.py`.
+fn module_file(module: &Module) -> PathBuf {
+    let mut path: PathBuf = module.name.split('.').collect();
+    if module.is_package {
+        path.push("__init__.py");
+    } else {
+        path.set_extension("py");
+    }
+    path
+}
+
+fn package_of(module: &Module) -> String {
+    match module.name.rsplit_once('.') {
+        Some((parent, _)) if !module.is_package => parent.to_owned(),
+        _ => module.name.clone(),
+    }
+}
+
+pub(super) fn string(expression: &Expr) -> Option<&str> {
+    match expression {
+        Expr::StringLiteral(literal) => Some(literal.value.to_str()),
+        _ => None,
+    }
+}
