@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::driver::{Mlrails, Outcome, copy_of};
 use crate::support::road::road;
+use crate::support::validator::{merged, validate};
 
 /// A sound project whose files a test replaces.
 fn project(home: &Path, files: &[(&str, &str)]) -> PathBuf {
@@ -250,6 +251,40 @@ warning: src/shop/serve.py:9:12: dtype_backend=\"pyarrow\" needs `pyarrow`, whic
     let training = [("train.py", train.as_str()), files[1]];
     let said = check(&training, &["check"]).expect(0).stderr;
     assert!(!said.contains("left out"), "{said}");
+}
+
+/// The committed record is of an older version, which listed the standard library's modules too.
+#[test]
+fn bytecode_is_of_what_serving_loaded_and_of_the_library_that_servers_load() {
+    let Some(road) = road("the image's bytecode", &[]) else {
+        return;
+    };
+    let loaded = &road.record()["serving"]["loaded"];
+    assert!(loaded["argparse"].is_string() && loaded["pandas"].is_string());
+    let paths = merged(&validate(&road.layout()));
+    let site = "opt/venv/lib/python3.11/site-packages";
+    let library = "usr/lib/python3.11";
+    for (path, there) in [
+        (
+            format!("{site}/pandas/core/__pycache__/frame.cpython-311.pyc"),
+            true,
+        ),
+        (
+            format!("{site}/pandas/io/formats/__pycache__/style.cpython-311.pyc"),
+            false,
+        ),
+        (format!("{library}/__pycache__/argparse.cpython-311.pyc"), true),
+        (
+            format!("{library}/importlib/metadata/__pycache__/__init__.cpython-311.pyc"),
+            true,
+        ),
+        (
+            format!("{library}/xmlrpc/__pycache__/client.cpython-311.pyc"),
+            false,
+        ),
+    ] {
+        assert_eq!(paths.contains_key(&path), there, "{path}");
+    }
 }
 
 /// By the image's own plan, for what comes along is known only there.

@@ -34,7 +34,7 @@ pub struct Proof {
     pub predictions: Vec<Value>,
     pub response: Value,
     pub versions: Versions,
-    /// Modules that the replay loaded from source: top-level package to the rest of their names.
+    /// Modules of distributions that the replay loaded from source: top-level package to the rest of their names.
     #[serde(default)]
     pub loaded: BTreeMap<String, String>,
     /// Third-party modules that the values' pickles name, and what makes a table of the request.

@@ -62,7 +62,7 @@ pub fn layer(
             Ok((wheel, source))
         })
         .collect::<Result<Vec<_>, layers::LayerError>>()?;
-    let mut units = vec![library(files, &wanted)?, own_runtime(python)];
+    let mut units = vec![library(files)?, own_runtime(python)];
     for (wheel, source) in &opened {
         units.extend(wheel_unit(wheel, source, python, &wanted)?);
     }
@@ -84,32 +84,34 @@ pub fn layer(
     .map(Some)
 }
 
-/// The modules that serving was seen to load, as `pandas/core/frame` paths without endings; empty: not recorded, so all.
-struct Wanted(BTreeSet<String>);
+/// The distributions' modules that serving was seen to load, as `pandas/core/frame` paths without endings; `None`: not recorded, so
+/// all. Records of older versions also list the standard library's, which are in nobody's wheel.
+struct Wanted(Option<BTreeSet<String>>);
 
 impl Wanted {
     fn of(project: &Project) -> Self {
-        let mut wanted = BTreeSet::new();
         let loaded = project
             .run
             .as_ref()
             .and_then(|run| run.serving.get("loaded")?.as_object());
-        for (top, rest) in loaded.into_iter().flatten() {
+        let Some(loaded) = loaded else {
+            return Self(None);
+        };
+        let mut wanted = BTreeSet::new();
+        for (top, rest) in loaded {
             wanted.insert(top.clone());
             for name in rest.as_str().unwrap_or_default().split_whitespace() {
                 wanted.insert(format!("{top}/{}", name.replace('.', "/")));
             }
         }
-        Self(wanted)
+        Self(Some(wanted))
     }
 
-    /// Whether the module at `path` below site-packages (or the standard library's folder) is worth compiling.
+    /// Whether the module at `path` below site-packages is worth compiling.
     fn has(&self, path: &str) -> bool {
         let module = path.strip_suffix(".py").unwrap_or(path);
-        self.0.is_empty()
-            || self
-                .0
-                .contains(module.strip_suffix("/__init__").unwrap_or(module))
+        let module = module.strip_suffix("/__init__").unwrap_or(module);
+        self.0.as_ref().is_none_or(|wanted| wanted.contains(module))
     }
 }
 
@@ -123,8 +125,14 @@ fn key(interpreter: Digest, plan: &Plan, wanted: &Wanted) -> Digest {
     for one in &plan.production.included {
         hasher.update(one.wheel.digest.bytes());
     }
-    for module in &wanted.0 {
-        hasher.update(format!("{module}\n").as_bytes());
+    hasher.update(format!("{}\n", LIBRARY.join(" ")).as_bytes());
+    match &wanted.0 {
+        Some(wanted) => {
+            for module in wanted {
+                hasher.update(format!("{module}\n").as_bytes());
+            }
+        }
+        None => hasher.update(b"*\n"),
     }
     for (path, text) in runtime::FILES {
         hasher.update(format!("{path} {}\n", Digest::of(text.as_bytes())).as_bytes());
@@ -132,25 +140,44 @@ fn key(interpreter: Digest, plan: &Plan, wanted: &Wanted) -> Digest {
     hasher.finish()
 }
 
-fn library<'a>(files: &'a BaseFiles<'a>, wanted: &Wanted) -> Result<Unit<'a>, Failure> {
+/// Packages of the standard library that servers and numerical libraries load, parts of them or all; the rest (GUI, tests,
+/// installers, parsers of rare formats) is compiled by nobody.
+const LIBRARY: [&str; 24] = [
+    "asyncio",
+    "collections",
+    "compression",
+    "concurrent",
+    "ctypes",
+    "email",
+    "encodings",
+    "html",
+    "http",
+    "importlib",
+    "json",
+    "logging",
+    "multiprocessing",
+    "pathlib",
+    "re",
+    "sqlite3",
+    "string",
+    "sysconfig",
+    "tomllib",
+    "unittest",
+    "urllib",
+    "xml",
+    "zipfile",
+    "zoneinfo",
+];
+
+/// The standard library's modules outside of packages, and those of [`LIBRARY`]: the same for every project on a base.
+fn library<'a>(files: &'a BaseFiles<'a>) -> Result<Unit<'a>, Failure> {
     let mut unit = standard_library(files)?;
     let folder = format!("{}/", files.base.stdlib());
-    // What the server imports of it is not in the replay's list; these packages are what it is made of.
-    let of_server = [
-        "asyncio",
-        "multiprocessing",
-        "concurrent",
-        "json",
-        "logging",
-        "email",
-        "http",
-        "urllib",
-        "encodings",
-    ];
     unit.paths.retain(|path| {
         let below = path.strip_prefix(&folder).unwrap_or(path);
-        let top = below.split('/').next().unwrap_or(below);
-        wanted.has(below) || of_server.contains(&top) || !below.contains('/')
+        below
+            .split_once('/')
+            .is_none_or(|(package, _)| LIBRARY.contains(&package))
     });
     Ok(unit)
 }

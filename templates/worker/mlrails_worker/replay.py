@@ -9,6 +9,7 @@ import json
 import os
 import random
 import sys
+import sysconfig
 
 from mlrails_runtime import values
 from mlrails_worker import answers, equal, hidden, nodes, recording, spool, table
@@ -35,14 +36,20 @@ def run(plan, allow, files, folder, recorded=None):
 
 
 def loaded():
-    """Modules that serving loaded from source, by top-level package: what is worth compiling beforehand. A line a package, since
-    they stand in run.json: `pandas` to `core core.frame ...`, the package itself as an empty name."""
+    """Modules of distributions that serving loaded from source, by top-level package: what is worth compiling beforehand. A line a
+    package, since they stand in run.json: `pandas` to `core core.frame ...`, the package itself as an empty name. The standard library
+    has none here: which of its modules load differs between machines."""
     found = {}
+    library = sysconfig.get_path("stdlib") + os.sep
     for name, module in sorted(sys.modules.items()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
         top, _, rest = name.partition(".")
-        if isinstance(origin, str) and origin.endswith(".py") and not top.startswith("mlrails_"):
-            found.setdefault(top, []).append(rest)
+        if not isinstance(origin, str) or not origin.endswith(".py") or top.startswith("mlrails_"):
+            continue
+        # site-packages lies inside of the library's folder.
+        if origin.startswith(library) and not origin[len(library) :].split(os.sep)[0].endswith("-packages"):
+            continue
+        found.setdefault(top, []).append(rest)
     return {top: " ".join(rest for rest in names if rest) for top, names in found.items()}
 
 
