@@ -11,6 +11,7 @@ use uv_pep440::Version;
 use uv_pep508::{MarkerEnvironment, MarkerTree};
 
 use super::{Lock, Package};
+use crate::python::marker_size;
 use crate::python::requirement::{Requirement, VersionOrUrl};
 
 /// Which part of the project a requirement was written in.
@@ -87,8 +88,8 @@ pub fn markers<'a>(
         walk.by_name.entry(entry.name).or_default().push(index);
     }
     for (scope, requirement) in roots {
-        let condition = universe.and(scope.marker()).and(requirement.marker);
-        walk.require(requirement, condition, || scope.to_string())?;
+        let scoped = joined(universe, scope.marker(), MarkerTree::and);
+        walk.require(requirement, scoped, requirement.marker, || scope.to_string())?;
     }
     while let Some((index, extra)) = walk.queue.pop_front() {
         let entry = &entries[index];
@@ -98,7 +99,7 @@ pub fn markers<'a>(
                 None => without_extras(requirement.marker),
                 Some(extra) => with_extra(requirement.marker, extra),
             };
-            walk.require(requirement, condition.and(marker), || match entry.version {
+            walk.require(requirement, Some(condition), marker, || match entry.version {
                 Some(version) => format!("{} {version}", entry.name),
                 None => entry.name.to_string(),
             })?;
@@ -127,6 +128,14 @@ pub fn with_extra(marker: MarkerTree, extra: &ExtraName) -> MarkerTree {
 /// A package, and one of its extras; its own requirements without one.
 type Node<'a> = (usize, Option<&'a ExtraName>);
 
+/// How many nodes a marker may have that is joined from two: each requirement's is bounded where it is parsed, but a hundred of them
+/// on one way, or on ways to one package, multiply. Real locks stay below a few hundred.
+const LARGEST: usize = 1 << 18;
+
+/// Why a requirement's marker was not joined with those on the way.
+const TOO_LARGE: &str =
+    "its marker, joined with those of other requirements, has too many extras, groups or `in`";
+
 struct Walk<'a, 'e> {
     by_name: HashMap<&'a PackageName, Vec<usize>>,
     entries: &'e [Entry<'a>],
@@ -134,26 +143,46 @@ struct Walk<'a, 'e> {
     queue: VecDeque<Node<'a>>,
 }
 
+/// `one.and(other)` or `one.or(other)`, unless that could be too large to be made.
+fn joined(
+    one: MarkerTree,
+    other: MarkerTree,
+    join: fn(MarkerTree, MarkerTree) -> MarkerTree,
+) -> Option<MarkerTree> {
+    let nodes = marker_size::nodes(one, LARGEST).saturating_mul(marker_size::nodes(other, LARGEST));
+    (nodes <= LARGEST).then(|| join(one, other))
+}
+
 impl<'a> Walk<'a, '_> {
     fn require(
         &mut self,
         requirement: &'a Requirement,
-        condition: MarkerTree,
+        condition: Option<MarkerTree>,
+        marker: MarkerTree,
         by: impl Fn() -> String,
     ) -> Result<(), Unmet> {
-        if condition.is_false() {
-            return Ok(());
-        }
         let unmet = |reason: String| Unmet {
             by: by(),
             requirement: requirement.to_string(),
             reason,
         };
+        // The name alone: a marker that is too large to be joined is too large to be written out.
+        let too_large = || Unmet {
+            by: by(),
+            requirement: requirement.name.to_string(),
+            reason: TOO_LARGE.to_owned(),
+        };
+        let condition = condition
+            .and_then(|condition| joined(condition, marker, MarkerTree::and))
+            .ok_or_else(too_large)?;
+        if condition.is_false() {
+            return Ok(());
+        }
         let mut remaining = condition;
         let candidates = self.by_name.get(&requirement.name).cloned().unwrap_or_default();
         for index in candidates {
             let entry = &self.entries[index];
-            let here = condition.and(entry.fork);
+            let here = joined(condition, entry.fork, MarkerTree::and).ok_or_else(too_large)?;
             if here.is_false() {
                 continue;
             }
@@ -163,13 +192,13 @@ impl<'a> Walk<'a, '_> {
             {
                 return Err(unmet(format!("{version} is locked")));
             }
-            remaining = remaining.and(entry.fork.negate());
-            self.reach((index, None), here);
+            remaining = joined(remaining, entry.fork.negate(), MarkerTree::and).ok_or_else(too_large)?;
+            self.reach((index, None), here).ok_or_else(too_large)?;
             for extra in &requirement.extras {
                 if !entry.extras.contains(extra) {
                     return Err(unmet(format!("it is locked without the extra `{extra}`")));
                 }
-                self.reach((index, Some(extra)), here);
+                self.reach((index, Some(extra)), here).ok_or_else(too_large)?;
             }
         }
         if remaining.is_false() {
@@ -181,15 +210,17 @@ impl<'a> Walk<'a, '_> {
         }))
     }
 
-    fn reach(&mut self, node: Node<'a>, condition: MarkerTree) {
+    /// Notes a way to `node`; `None` where its marker would become too large.
+    fn reach(&mut self, node: Node<'a>, condition: MarkerTree) -> Option<()> {
         let marker = self.nodes.entry(node).or_insert(MarkerTree::FALSE);
-        let wider = marker.or(condition);
+        let wider = joined(*marker, condition, MarkerTree::or)?;
         if wider != *marker {
             *marker = wider;
             if !self.queue.contains(&node) {
                 self.queue.push_back(node);
             }
         }
+        Some(())
     }
 }
 
@@ -334,6 +365,32 @@ mod tests {
             "(platform_machine == 'x86_64' and sys_platform == 'linux') or 'dev' in dependency_groups";
         assert_eq!(found[2], marker(expected));
         assert!(found[3].is_false(), "nobody asks for the extra y");
+    }
+
+    /// Each marker is small; a way through all of them, or all ways together, is not.
+    #[test]
+    fn markers_that_multiply_are_refused_before_they_are_joined() {
+        let pair = |at: usize| format!("'{at}' in os_name and '{at}' in sys_platform");
+        let either = |at: usize| format!("'{at}' in os_name or '{at}' in sys_platform");
+        let ways: Vec<String> = (0..200).map(|at| format!("a ; {}", pair(at))).collect();
+        let roots: Vec<(&Scope, &str)> = ways.iter().map(|way| (&Scope::Project, way.as_str())).collect();
+        let unmet = check(&roots, &[("a", "1", "", &[])]).unwrap_err();
+        assert_eq!(unmet, format!("the project needs `a`, and {TOO_LARGE}"));
+        let names: Vec<String> = (0..201).map(|at| format!("a{at}")).collect();
+        let requires: Vec<String> = (1..201).map(|at| format!("a{at} ; {}", either(at))).collect();
+        let lists: Vec<[&str; 1]> = requires.iter().map(|text| [text.as_str()]).collect();
+        let mut lines: Vec<(&str, &str, &str, &[&str])> = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            lines.push((name, "1", "", lists.get(at).map_or(&[], |list| list.as_slice())));
+        }
+        let unmet = check(&[(&Scope::Project, "a0")], &lines).unwrap_err();
+        assert!(unmet.ends_with(TOO_LARGE), "{unmet}");
+        // A list of one variable stays small, however long.
+        let groups: Vec<Scope> = (0..300)
+            .map(|at| Scope::Group(format!("g{at}").parse().unwrap()))
+            .collect();
+        let roots: Vec<(&Scope, &str)> = groups.iter().map(|group| (group, "a")).collect();
+        check(&roots, &[("a", "1", "", &[])]).unwrap();
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn package(root: &Path, module: &str, mistakes: &mut Vec<Mistake>) -> Option
                     .iter()
                     .map(|path| format!("{}/", path.display()))
                     .collect(),
+                others: others(root),
             };
             mistakes.push(Mistake::new(rule));
             None
@@ -51,6 +52,31 @@ pub fn package(root: &Path, module: &str, mistakes: &mut Vec<Mistake>) -> Option
             Some(first.clone())
         }
     }
+}
+
+/// Folders with a phase in them that could be the package under another name: all of src/, and of the project's folder itself.
+fn others(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for parent in ["src", ""] {
+        let Ok(entries) = std::fs::read_dir(root.join(parent)) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let relative = Path::new(parent).join(entry.file_name());
+            let has_phase = || {
+                Phase::MODULES.iter().any(|(_, phase)| {
+                    let inside = entry.path().join(phase);
+                    inside.with_extension("py").is_file() || inside.join("__init__.py").is_file()
+                })
+            };
+            let is_module = entry.file_name().to_str().is_some_and(is_identifier);
+            if is_module && folder(root, &relative).unwrap_or(false) && has_phase() {
+                found.push(relative.display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Whether `relative` is a folder of the project, and not a link to somewhere else.

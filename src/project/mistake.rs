@@ -172,7 +172,12 @@ pub enum Rule {
 
     // The convention
     #[error("there is no package `{module}`: neither {} exists", looked.join(" nor "))]
-    NoPackage { module: String, looked: Vec<String> },
+    NoPackage {
+        module: String,
+        looked: Vec<String>,
+        /// Folders that look like the package, under another name.
+        others: Vec<String>,
+    },
     #[error("there are two packages: {first} and {second}")]
     TwoPackages { first: String, second: String },
     #[error("the phase `{phase}` is both a file and a folder")]

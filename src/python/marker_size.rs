@@ -5,6 +5,10 @@
 //! million nodes. Lists of them, as locks and published metadata write, stay linear. The estimate is an upper bound; it
 //! takes one pass and no recursion.
 
+use std::collections::HashSet;
+
+use uv_pep508::{MarkerTree, MarkerTreeKind};
+
 /// A part of a marker.
 #[derive(Debug, Clone, Copy)]
 struct Size {
@@ -72,6 +76,29 @@ impl Level {
         self.end_conjunction();
         self.either.size()
     }
+}
+
+/// How many nodes the diagram of `marker` has, counted up to `most`.
+pub(crate) fn nodes(marker: MarkerTree, most: usize) -> usize {
+    let mut seen = HashSet::from([marker]);
+    let mut pending = vec![marker];
+    let mut add = |child: MarkerTree, pending: &mut Vec<MarkerTree>| {
+        if seen.len() < most && seen.insert(child) {
+            pending.push(child);
+        }
+    };
+    while let Some(marker) = pending.pop() {
+        match marker.kind() {
+            MarkerTreeKind::True | MarkerTreeKind::False => {}
+            MarkerTreeKind::Version(tree) => tree.edges().for_each(|(_, child)| add(child, &mut pending)),
+            MarkerTreeKind::String(tree) => tree.children().for_each(|(_, child)| add(child, &mut pending)),
+            MarkerTreeKind::In(tree) => tree.children().for_each(|(_, child)| add(child, &mut pending)),
+            MarkerTreeKind::Contains(tree) => tree.children().for_each(|(_, child)| add(child, &mut pending)),
+            MarkerTreeKind::List(tree) => tree.children().for_each(|(_, child)| add(child, &mut pending)),
+            MarkerTreeKind::Extra(tree) => tree.children().for_each(|(_, child)| add(child, &mut pending)),
+        }
+    }
+    seen.len()
 }
 
 /// At most how many nodes the diagram of `marker` has. Text that is no marker gives some number.

@@ -1,7 +1,7 @@
 //! Python's vocabulary: targets and their tags, requirements, metadata, wheels. No I/O, and no other room is imported.
 
 pub mod archive;
-mod marker_size;
+pub(crate) mod marker_size;
 pub mod metadata;
 pub mod record;
 pub mod requirement;

@@ -60,7 +60,19 @@ pub(crate) fn to_json(mistakes: &Mistakes) -> Value {
 }
 
 fn render(mistake: &Mistake, renderer: &Renderer) -> String {
-    let mut group = Group::with_title(Level::ERROR.primary_title(mistake.rule.to_string()));
+    let renderer = renderer.clone().decor_style(DecorStyle::Ascii).term_width(120);
+    let title = Level::ERROR.primary_title(mistake.rule.to_string());
+    if mistake.place.is_none() && !mistake.related.iter().any(|(place, _)| showable(place)) {
+        // Without an excerpt there is nothing to draw lines beside.
+        let hint = hint(&mistake.rule);
+        let hint = hint.map(|hint| Level::HELP.with_name("hint").primary_title(hint));
+        let lines = std::iter::once(title).chain(hint);
+        let lines: Vec<String> = lines
+            .map(|line| renderer.render(&[Group::with_title(line)]))
+            .collect();
+        return lines.join("\n");
+    }
+    let mut group = Group::with_title(title);
     let mut used = BTreeSet::new();
     if let Some(place) = &mistake.place {
         group = match annotated(place, &mistake.related, &mut used) {
@@ -82,7 +94,6 @@ fn render(mistake: &Mistake, renderer: &Renderer) -> String {
     if let Some(hint) = hint(&mistake.rule) {
         group = group.element(Level::HELP.with_name("hint").message(hint));
     }
-    let renderer = renderer.clone().decor_style(DecorStyle::Ascii).term_width(120);
     renderer.render(&[group])
 }
 
@@ -182,6 +193,10 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
         Rule::ConfiguredTwice => "keep one: move [tool.mlrails] into mlrails.toml, or the other way round".to_owned(),
         Rule::GroupCycle { .. } => "take one of the includes away".to_owned(),
         Rule::UnknownGroup { name, known } => return did_you_mean(name, known).or_else(|| known_list(known)),
+        Rule::NoPackage { module, others, .. } if !others.is_empty() => format!(
+            "{} exists, and the project is called `{module}`: rename one of them, or name another entry in [serve] entry of mlrails.toml",
+            others.iter().take(3).cloned().collect::<Vec<_>>().join(" and ")
+        ),
         Rule::NoPackage { module, .. } => {
             format!("put the pipeline into src/{module}/, with data.py, features.py, train.py and serve.py in it")
         }
