@@ -301,3 +301,26 @@ fn every_key_is_documented() {
         );
     }
 }
+
+#[test]
+fn a_mistake_without_a_place_has_no_lines_beside_it() {
+    let home = tempfile::tempdir().unwrap();
+    let outcome = check(&home.path().join("absent")).expect(1);
+    assert!(!outcome.stderr.contains('|'), "{}", outcome.stderr);
+    let folder = copy_of("fixtures/shadow", home.path());
+    fs::rename(folder.join("src/shop"), folder.join("src/shup")).unwrap();
+    fs::create_dir_all(folder.join("src/data")).unwrap();
+    assert_eq!(
+        check(&folder).expect(1).stderr,
+        "\
+error: there is no package `shop`: neither src/shop/ nor shop/ exists
+hint: src/shup exists, and the project is called `shop`: rename one of them, or name another entry in [serve] entry of mlrails.toml
+
+error: the project has 1 mistake
+"
+    );
+    fs::remove_dir_all(folder.join("src/shup")).unwrap();
+    check(&folder)
+        .expect(1)
+        .says(&["hint: put the pipeline into src/shop/, with data.py"]);
+}

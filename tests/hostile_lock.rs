@@ -160,6 +160,9 @@ fn other_tools_files_that_nest_without_end() {
     ] {
         std::fs::write(bench.path(file), text).unwrap();
     }
-    bench.lock(&server, &[]).expect(0);
+    bench
+        .lock(&server, &[])
+        .expect(0)
+        .says(&["warning: uv.lock is not understood, so its versions are not preferred: "]);
     assert_eq!(bench.locked(), ["a 1.0"]);
 }

@@ -7,6 +7,7 @@
 //! | NUL, no UTF-8, duplicate keys | `bytes_that_are_no_text_have_a_place`, `sources_that_are_strange_and_sound` |
 //! | project names, versions beyond counting | `names_that_are_none`, `a_version_beyond_counting` |
 //! | readme, licence, include, backend-path leading out | `paths_that_lead_out` |
+//! | names of scripts | `scripts_that_are_no_file_names` |
 //! | cycles and doubling of groups, markers that explode | `markers_and_groups_that_explode`, `a_marker_of_ten_thousand_brackets` |
 //! | credentials, hosts in disguise, weak hashes | `credentials_are_accepted_and_never_shown`, `hashes_that_can_be_forged` |
 //! | links out, in circles, to nowhere | `links_out_in_circles_and_to_nowhere`, `folders_that_are_none`, `folders_of_ours_that_lead_out`, `hostile_lock` |
@@ -201,6 +202,42 @@ fn a_version_beyond_counting() {
     Spoiled::new()
         .write("pyproject.toml", text)
         .refused(&["is not a requirement", "pyproject.toml:4:"]);
+}
+
+#[test]
+fn scripts_that_are_no_file_names() {
+    for (lines, said) in [
+        (
+            "[project.scripts]\n\"../x\" = \"shop.serve:main\"",
+            "`../x` of [project.scripts] has a name that is no plain file name",
+        ),
+        (
+            "[project.gui-scripts]\n\"a/b\" = \"shop.serve:main\"",
+            "`a/b` of [project.gui-scripts] has a name that is no plain file name",
+        ),
+        (
+            "[project.scripts]\n\"a\\nb\" = \"shop.serve:main\"",
+            "`a\\nb` of [project.scripts] has a name that no entry point can have",
+        ),
+        (
+            "[project.scripts]\npython3 = \"shop.serve:main\"",
+            "`python3` of [project.scripts] would replace the interpreter",
+        ),
+        (
+            "[project.scripts]\nshop = \"import os; os:_exit\"",
+            "`shop` of [project.scripts] is not of the form \"package.module:function\"",
+        ),
+        ("[project.scripts]\nshop = 3", "`shop` must be a text"),
+        (
+            "[project.entry-points.\"a.b\"]\nx = \"../y\"",
+            "`x` of [project.entry-points.a.b] is not of the form",
+        ),
+        ("[project.entry-points]\nx = \"y\"", "`x` must be a table"),
+    ] {
+        Spoiled::new().project(lines).refused(&[said, "pyproject.toml:"]);
+    }
+    let sound = "[project.scripts]\nshop = \"shop.serve:main\"\n[project.entry-points.\"a.b\"]\n\"x/y\" = \"shop.serve\"\nz = \"shop.serve:Z.z [extra]\"";
+    Spoiled::new().project(sound).check().expect(0);
 }
 
 #[test]
@@ -489,6 +526,29 @@ fn records_that_lie() {
     Spoiled::new()
         .write("artifacts/run.json", "{\"schema\":1}")
         .refused(&["run.json cannot be understood", "missing field"]);
+    for (damage, said) in [
+        ("\"golden\":3", "`golden` must be an object, not a number"),
+        (
+            "\"golden\":{\"rows\":[{}]}",
+            "`golden.predictions` has 0 answers for the 1 records",
+        ),
+        (
+            "\"response\":\"list\"",
+            "`response` must be an object, not a text",
+        ),
+        (
+            "\"request\":{\"columns\":[3]}",
+            "`request.columns[0]` is no column",
+        ),
+    ] {
+        let record =
+            format!("{{\"schema\":1,\"mlrails\":\"0\",\"python\":\"3.11\",\"nodes\":{{}},{damage}}}");
+        Spoiled::new().write("artifacts/run.json", record).refused(&[
+            "artifacts/run.json cannot be understood: ",
+            said,
+            "restore it from version control",
+        ]);
+    }
     let newer = "{\"schema\":9,\"mlrails\":\"7.0\",\"python\":\"3.11\",\"nodes\":{}}";
     Spoiled::new()
         .write("artifacts/run.json", newer)

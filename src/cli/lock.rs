@@ -169,7 +169,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         return Ok(outdated(session, &path, "there is no lock"));
     }
 
-    let preferences = preferences(&manifest, old.as_ref(), &args)?;
+    let preferences = preferences(&manifest, old.as_ref(), &args, session)?;
     let client = session.client(&[])?;
     let (store, reporter) = (session.store()?, session.reporter());
     let task = reporter.start("Resolving", crate::reporter::Unit::Items, None);
@@ -540,7 +540,12 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
 }
 
 /// What was chosen before: the lock, then what other tools' files pin.
-fn preferences(manifest: &Manifest, old: Option<&Lock>, args: &Args) -> Result<Preferences, Failure> {
+fn preferences(
+    manifest: &Manifest,
+    old: Option<&Lock>,
+    args: &Args,
+    session: &Session,
+) -> Result<Preferences, Failure> {
     if args.upgrade {
         return Ok(Preferences::default());
     }
@@ -553,8 +558,11 @@ fn preferences(manifest: &Manifest, old: Option<&Lock>, args: &Args) -> Result<P
     }
     for name in other_locks(&manifest.root) {
         // A link that leads out of the project, a pipe: as wrong here as anywhere.
-        if let Some(source) = reading::text(&manifest.root, Path::new(&name), reading::RECORD_LIMIT)? {
-            preferences.add_text(&name, &source.text);
+        if let Some(source) = reading::text(&manifest.root, Path::new(&name), reading::RECORD_LIMIT)?
+            && let Err(why) = preferences.add_text(&name, &source.text)
+        {
+            let line = format!("{name} is not understood, so its versions are not preferred: {why}");
+            session.printer().warn(&line);
         }
     }
     Ok(preferences)

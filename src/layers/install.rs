@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::digest::Digest;
 use crate::python::archive::ReadAt;
+use crate::python::entry_point;
 use crate::python::record::{self, Row};
 use crate::python::target::PythonVersion;
 use crate::python::wheel::{self, ContentError, Entry, Script, Wheel, WheelError};
@@ -140,8 +141,11 @@ pub fn place<S: ReadAt + ?Sized>(
     ));
     let mut paths = HashMap::with_capacity(placed.len());
     for file in &placed {
-        let own =
-            file.path == "pyvenv.cfg" || file.path.strip_prefix("bin/").is_some_and(wheel::is_interpreter);
+        let own = file.path == "pyvenv.cfg"
+            || file
+                .path
+                .strip_prefix("bin/")
+                .is_some_and(entry_point::is_interpreter);
         if own {
             return Err(InstallError::Reserved {
                 wheel: wheel.file_name.clone(),

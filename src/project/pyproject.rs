@@ -15,13 +15,14 @@ use super::groups::{self, MOST_NAMES};
 use super::mistake::{Mistake, Rule};
 use super::place::{Place, SourceText};
 use super::uv::{self, Uv};
+use crate::python::entry_point;
 use crate::python::requirement::{self, Requirement};
 
 /// The most requirements that one list may hold. The largest known lists have hundreds.
 const MOST_REQUIREMENTS: usize = 10_000;
 
 /// Keys of `[project]` that are not read here.
-const OTHER_KEYS: [&str; 13] = [
+const OTHER_KEYS: [&str; 10] = [
     "readme",
     "license",
     "license-files",
@@ -30,9 +31,6 @@ const OTHER_KEYS: [&str; 13] = [
     "keywords",
     "classifiers",
     "urls",
-    "scripts",
-    "gui-scripts",
-    "entry-points",
     "import-names",
     "import-namespaces",
 ];
@@ -128,6 +126,7 @@ pub fn read(root: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mistake>) -> Opt
     let dependencies = declared(&project, "dependencies", mistakes);
     let extras = extras(&project, mistakes);
     paths_stay_inside(&project, folder, mistakes);
+    entry_points(&project, mistakes);
     // The rest of PEP 621, PEP 639 and PEP 794 is the build backend's; a key that nobody reads is a slip, and a quiet one.
     for key in OTHER_KEYS {
         project.value(key);
@@ -246,6 +245,54 @@ fn paths_stay_inside(project: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mist
     }
     for pattern in project.strings("license-files", mistakes) {
         inside(&pattern, folder, mistakes);
+    }
+}
+
+/// `[project.scripts]`, `[project.gui-scripts]` and `[project.entry-points]`: installers make files of the first two's names.
+/// Source: the entry points specification, "Data model".
+fn entry_points(project: &Table<'_>, mistakes: &mut Vec<Mistake>) {
+    for (key, name) in [
+        ("scripts", "[project.scripts]"),
+        ("gui-scripts", "[project.gui-scripts]"),
+    ] {
+        if let Some(table) = project.table(key, name, mistakes) {
+            entry_points_of(&table, true, mistakes);
+        }
+    }
+    let Some(groups) = project.table("entry-points", "[project.entry-points]", mistakes) else {
+        return;
+    };
+    for (group, value) in groups.entries() {
+        let name = format!("[project.entry-points.{}]", group.value.escape_debug());
+        if let Some(table) = groups.as_table(group.value, &name, value, mistakes) {
+            entry_points_of(&table, false, mistakes);
+        }
+    }
+}
+
+fn entry_points_of(table: &Table<'_>, is_script: bool, mistakes: &mut Vec<Mistake>) {
+    for (key, value) in table.entries() {
+        let mut refuse = |place: Place, why: &str| {
+            let what = format!(
+                "the entry point `{}` of {} {why}",
+                key.value.escape_debug(),
+                table.name()
+            );
+            mistakes.push(Mistake::new(Rule::InvalidValue { what }).at(place));
+        };
+        if let Err(why) = entry_point::check_name(key.value, is_script) {
+            refuse(key.place.clone(), why);
+        }
+        let place = table.place_of(value);
+        match value.get_ref().as_str() {
+            Some(object) if entry_point::is_object(object, is_script) => {}
+            Some(_) if is_script => refuse(place, "is not of the form \"package.module:function\""),
+            Some(_) => refuse(
+                place,
+                "is not of the form \"package.module\" or \"package.module:object\"",
+            ),
+            None => mistakes.push(table.wrong_type(key.value, "a text", value)),
+        }
     }
 }
 

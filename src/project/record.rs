@@ -2,6 +2,8 @@
 //!
 //! Written by `run`, read by everything that ships what it made. Unknown keys pass: a newer mlrails may have written them.
 
+mod sound;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -130,7 +132,14 @@ pub fn run(root: &Path) -> Result<Option<RunRecord>, Mistake> {
         Some(record) if record.schema > SCHEMA => {
             Err(newer("artifacts/run.json", record.schema, &record.mlrails))
         }
-        record => Ok(record),
+        Some(record) => match sound::fault(&record) {
+            Some(reason) => Err(Mistake::new(Rule::RunRecord {
+                file: "artifacts/run.json".to_owned(),
+                reason,
+            })),
+            None => Ok(Some(record)),
+        },
+        None => Ok(None),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Python's vocabulary: targets and their tags, requirements, metadata, wheels. No I/O, and no other room is imported.
 
 pub mod archive;
+pub mod entry_point;
 pub(crate) mod marker_size;
 pub mod metadata;
 pub mod record;

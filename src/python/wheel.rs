@@ -9,7 +9,7 @@
 //! met: CVE-2026-34591, -1703, -8643, -24049, CVE-2025-54368.
 
 mod content;
-mod modules;
+pub(super) mod modules;
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
@@ -20,13 +20,13 @@ use uv_normalize::PackageName;
 use uv_pep440::Version;
 
 use super::archive::{self, ArchiveError, Member, Method, ReadAt};
+use super::entry_point;
 use super::metadata::Metadata;
 use super::record::{self, RecordError};
 use crate::digest::Digest;
 pub(crate) use content::BAD_STREAM;
 pub use content::{ContentCheck, ContentError, read_entry};
 pub use modules::import_names;
-use modules::is_dotted;
 
 /// A validated wheel. Its content is trusted only as far as `entries` can check it while it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,21 +366,12 @@ impl Checks<'_> {
             };
             let (name, value) = line.split_once('=').ok_or_else(|| refuse("has no `=`"))?;
             let (name, value) = (name.trim(), value.trim());
-            // Extras are of no consequence to a script (entry points specification, "File format").
-            let target = value.split('[').next().unwrap_or_default().trim();
-            let (module, attribute) = target
-                .split_once(':')
-                .ok_or_else(|| refuse("does not name a function"))?;
-            let (module, attribute) = (module.trim(), attribute.trim());
-            if name.contains(['/', '\\']) || check_name(name).is_err() || name.starts_with('.') {
-                return Err(refuse("has a name that is no plain file name"));
+            if !value.contains(':') {
+                return Err(refuse("does not name a function"));
             }
-            if is_interpreter(name) {
-                return Err(refuse("would replace the interpreter"));
-            }
-            if !is_dotted(module) || !is_dotted(attribute) {
-                return Err(refuse("is not of the form `name = package.module:function`"));
-            }
+            entry_point::check_name(name, true).map_err(refuse)?;
+            let (module, attribute) = entry_point::script(value)
+                .ok_or_else(|| refuse("is not of the form `name = package.module:function`"))?;
             if scripts.iter().any(|other| other.name == name) {
                 return Err(refuse("is there twice"));
             }
@@ -443,12 +434,6 @@ impl Checks<'_> {
 
 /// The places that a wheel's `.data` folder may speak of (PEP 427).
 pub const SCHEMES: [&str; 5] = ["purelib", "platlib", "scripts", "headers", "data"];
-
-/// Whether a script of this name would stand where the interpreter is.
-pub fn is_interpreter(name: &str) -> bool {
-    name.strip_prefix("python")
-        .is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
-}
 
 /// Why `name` cannot be a file below a folder.
 fn check_name(name: &str) -> Result<(), &'static str> {

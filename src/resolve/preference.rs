@@ -53,14 +53,20 @@ impl Preferences {
     }
 
     /// Adds the pins of another tool's lock text: `requirements.txt` (`name==1.0`), `uv.lock` and `poetry.lock`
-    /// (`[[package]]` with name and version). What is no exact pin says nothing.
-    pub fn add_text(&mut self, file_name: &str, text: &str) {
+    /// (`[[package]]` with name and version). What is no exact pin says nothing; a lock that cannot be understood is refused, with
+    /// the reason, and adds nothing.
+    pub fn add_text(&mut self, file_name: &str, text: &str) -> Result<(), String> {
         if file_name.ends_with(".lock") {
-            let Ok(table) = text.parse::<toml::Table>() else {
-                return;
+            let table = text
+                .parse::<toml::Table>()
+                .map_err(|error| error.message().lines().next().unwrap_or_default().to_owned())?;
+            let packages = match table.get("package") {
+                Some(packages) => packages.as_array().ok_or("`package` is no list")?.as_slice(),
+                // A lock of nothing.
+                None if table.contains_key("version") || table.contains_key("metadata") => &[],
+                None => return Err("it has neither packages nor a version".to_owned()),
             };
-            let packages = table.get("package").and_then(toml::Value::as_array);
-            for package in packages.into_iter().flatten() {
+            for package in packages {
                 let field = |key: &str| package.get(key).and_then(toml::Value::as_str);
                 if let (Some(Ok(name)), Some(Ok(version))) =
                     (field("name").map(str::parse), field("version").map(str::parse))
@@ -68,7 +74,7 @@ impl Preferences {
                     self.add(name, version, MarkerTree::TRUE);
                 }
             }
-            return;
+            return Ok(());
         }
         for line in text.lines() {
             let line = line.split('#').next().unwrap_or_default();
@@ -96,6 +102,7 @@ impl Preferences {
                 );
             }
         }
+        Ok(())
     }
 
     /// The versions preferred for `name` in `environment`: first those that were chosen for it.
@@ -129,11 +136,13 @@ mod tests {
         preferences.add_text(
             "requirements.txt",
             "pandas==2.2.3 \\\n    --hash=sha256:00\nnumpy>=2\n-r other.txt\nsix==1.16.0 ; python_version < '3' # why\nx[y]==1.0 --hash=sha256:1\n",
-        );
-        preferences.add_text(
-            "uv.lock",
-            "version = 1\n[[package]]\nname = \"scipy\"\nversion = \"1.11.4\"\n",
-        );
+        ).unwrap();
+        preferences
+            .add_text(
+                "uv.lock",
+                "version = 1\n[[package]]\nname = \"scipy\"\nversion = \"1.11.4\"\n",
+            )
+            .unwrap();
         let known = |name: &str| -> Vec<String> {
             preferences
                 .of(&name.parse().unwrap(), MarkerTree::TRUE)
@@ -145,5 +154,27 @@ mod tests {
         assert_eq!(known("scipy"), ["1.11.4"]);
         assert_eq!(known("x"), ["1.0"]);
         assert!(known("numpy").is_empty());
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_understood_says_why() {
+        let check = |text: &str, expected: Result<(), &str>| {
+            let said = Preferences::default().add_text("uv.lock", text);
+            assert_eq!(
+                said.as_ref().map(|_| ()).map_err(String::as_str),
+                expected,
+                "{text}"
+            );
+        };
+        check("version = 1\n", Ok(()));
+        check("package = []\n", Ok(()));
+        check("package = 3\n", Err("`package` is no list"));
+        check("", Err("it has neither packages nor a version"));
+        let said = Preferences::default()
+            .add_text("poetry.lock", "<html>")
+            .unwrap_err();
+        assert!(!said.is_empty() && !said.contains('\n'), "{said}");
+        let deep = format!("x = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Preferences::default().add_text("uv.lock", &deep).is_err());
     }
 }

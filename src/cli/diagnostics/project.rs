@@ -250,7 +250,7 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
             format!("put {name} beside the module and open it as Path(__file__).with_name(\"{name}\"), or add \"{path}\" to [image] include in mlrails.toml")
         }
         Rule::Stale { .. } => "run `mlrails run`; --allow-stale ships it all the same, and the image's label says so".to_owned(),
-        Rule::RunRecord { .. } => "run `mlrails run` to write it again".to_owned(),
+        Rule::RunRecord { .. } => "restore it from version control, or delete artifacts/ and `mlrails run`".to_owned(),
         Rule::Unreadable { .. }
         | Rule::NulByte
         | Rule::Toml { .. }

@@ -50,7 +50,7 @@ pub fn import_names<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String>
 }
 
 /// Whether `text` is Python names joined by dots: it is written into a script's source.
-pub(super) fn is_dotted(text: &str) -> bool {
+pub(in crate::python) fn is_dotted(text: &str) -> bool {
     text.split('.').all(is_identifier)
 }
 
