@@ -8,17 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished {
     names: BTreeSet::new(),
     programs: BTreeSet::new(),
+    groups: BTreeSet::new(),
 });
 
 struct Unfinished {
     names: BTreeSet<PathBuf>,
     /// Process ids, until the programs are waited for.
     programs: BTreeSet<i32>,
+    /// Process groups, until their leaders are waited for.
+    groups: BTreeSet<i32>,
 }
 
 fn unfinished() -> MutexGuard<'static, Unfinished> {
@@ -31,6 +34,11 @@ pub fn end() {
     for program in &unfinished.programs {
         if let Some(program) = Pid::from_raw(*program) {
             let _ = kill_process(program, Signal::KILL);
+        }
+    }
+    for group in &unfinished.groups {
+        if let Some(group) = Pid::from_raw(*group) {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
     for name in &unfinished.names {
@@ -87,5 +95,43 @@ impl Drop for Program {
         if let Ok(id) = i32::try_from(self.0.id()) {
             unfinished.programs.remove(&id);
         }
+    }
+}
+
+/// A program that starts others: it leads a process group of its own, which is killed whole when this is dropped.
+#[derive(Debug)]
+pub struct Group {
+    leader: Child,
+    id: Pid,
+}
+
+impl Group {
+    /// Starts the leader.
+    pub fn start(command: &mut std::process::Command) -> std::io::Result<Self> {
+        use std::os::unix::process::CommandExt;
+        // Held while it is born: an interrupt must not miss it.
+        let mut unfinished = unfinished();
+        let leader = command.process_group(0).spawn()?;
+        let id = Pid::from_child(&leader);
+        unfinished.groups.insert(id.as_raw_nonzero().get());
+        Ok(Self { leader, id })
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.leader
+    }
+
+    /// The group's number, which is its leader's.
+    pub fn id(&self) -> Pid {
+        self.id
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let mut unfinished = unfinished();
+        let _ = kill_process_group(self.id, Signal::KILL);
+        let _ = self.leader.wait();
+        unfinished.groups.remove(&self.id.as_raw_nonzero().get());
     }
 }

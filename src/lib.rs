@@ -9,6 +9,7 @@ pub mod image;
 pub mod verify;
 pub mod wheel;
 // Floor 5: bytes.
+pub mod build;
 pub mod layers;
 pub mod plan;
 // Floor 4: decisions and destinations.

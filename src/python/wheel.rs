@@ -436,7 +436,7 @@ impl Checks<'_> {
 pub const SCHEMES: [&str; 5] = ["purelib", "platlib", "scripts", "headers", "data"];
 
 /// Why `name` cannot be a file below a folder.
-fn check_name(name: &str) -> Result<(), &'static str> {
+pub fn check_name(name: &str) -> Result<(), &'static str> {
     if name.contains('\\') {
         return Err("a backslash in a name means another place on Windows");
     }

@@ -1,0 +1,4 @@
+mod folder;
+mod process;
+mod tarball;
+mod unpack;
