@@ -9,6 +9,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("image", 6),
     ("wheel", 6),
     ("verify", 6),
+    ("build", 5),
     ("layers", 5),
     ("plan", 5),
     ("resolve", 4),
@@ -38,6 +39,11 @@ const FLOORS: &[(&str, u8)] = &[
 /// Rooms that may import a room of their own floor, with the reason.
 const PEERS: &[(&str, &str, &str)] = &[
     ("layers", "plan", "a layer is made from what the plan decided"),
+    (
+        "build",
+        "layers",
+        "what a build needs is installed by the one installer there is",
+    ),
     ("tree", "store", "a tree's files may be the store's blobs"),
     ("python", "digest", "RECORD and wheels are told apart by digest"),
     (

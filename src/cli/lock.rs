@@ -1,6 +1,5 @@
 //! `mlrails lock`: requirements become exact versions, for every platform and Python that the project admits.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,8 +9,10 @@ use serde_json::json;
 use uv_normalize::{GroupName, PackageName};
 
 use super::base::{self, Upgrade};
+use super::build;
 use super::{Exit, Failure, Session};
-use crate::index::{Network, config};
+use crate::build::Builder;
+use crate::index::{Network, WithSources, config};
 use crate::lock::diff::diff;
 use crate::lock::reach::Scope;
 use crate::lock::satisfies::{Wanted, package_markers, refreshed};
@@ -20,7 +21,7 @@ use crate::project::uv::SourceKind;
 use crate::project::{Declared, Manifest, reading};
 use crate::python::requirement::{self, Requirement};
 use crate::python::target::{Libc, Platform, PythonVersion};
-use crate::resolve::{self, ForkStrategy, Inputs, Never, Options, Preferences, Prerelease, Resolution};
+use crate::resolve::{self, ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::{self, Asked};
 
@@ -173,10 +174,19 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let client = session.client(&[])?;
     let (store, reporter) = (session.store()?, session.reporter());
     let task = reporter.start("Resolving", crate::reporter::Unit::Items, None);
+    let settings = build::settings(old.as_ref(), options.no_build.clone(), options.exclude_newer)?;
+    let find = build::finder(store.clone(), options.python, inputs.requires_python.clone());
     let solved = session.block_on(async {
-        let network = Network::new(client, store, locations, reporter.clone());
+        let network = Network::new(client, store.clone(), locations, reporter.clone());
+        let builder = Builder::new(store, network.clone(), reporter.clone(), settings, find);
+        let builder = Arc::new(builder);
         let (index, folder) = (network.clone(), manifest.root.clone());
+        let sources = builder.clone();
         let solved = tokio::task::spawn_blocking(move || {
+            let index = WithSources {
+                index: &index,
+                sources: &*sources,
+            };
             resolve::resolve(&inputs, &options, &preferences, &index, &lines)
         })
         .await
@@ -194,11 +204,12 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
             "import names after {:.2} s",
             started.elapsed().as_secs_f64()
         ));
-        Ok::<_, Failure>(solved)
+        Ok::<_, Failure>((solved, builder))
     });
     reporter.finish(task);
-    let solved = solved??;
+    let (solved, builder) = solved??;
     let mut lock = solved.lock;
+    build::note_built(&builder, &mut lock, &manifest.root, session);
     lock.mlrails.base = old.as_ref().and_then(|old| old.mlrails.base.clone());
     if serves(&manifest) {
         attach_base(&manifest, &args, &mut lock, session)?;
@@ -370,14 +381,6 @@ fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
         .or(uv.exclude_newer.as_ref())
         .map(|text| moment(text))
         .transpose()?;
-    let never = |all: bool, flags: &[PackageName], configured: &[PackageName]| {
-        let names: BTreeSet<PackageName> = flags.iter().chain(configured).cloned().collect();
-        match (all, names.is_empty()) {
-            (true, _) => Never::All,
-            (false, true) => Never::None,
-            (false, false) => Never::Some(names),
-        }
-    };
     let (platforms, python) = production(manifest, args)?;
     Ok(Options {
         resolution,
@@ -387,8 +390,8 @@ fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
             _ => ForkStrategy::RequiresPython,
         },
         exclude_newer,
-        no_build: never(args.no_build, &args.no_build_package, &uv.no_build_packages),
-        no_binary: never(args.no_binary, &args.no_binary_package, &uv.no_binary_packages),
+        no_build: build::never(args.no_build, &args.no_build_package, &uv.no_build_packages),
+        no_binary: build::never(args.no_binary, &args.no_binary_package, &uv.no_binary_packages),
         platforms,
         python,
         // Debian's own interpreters, newest first: any other minor needs a base from a registry.
@@ -593,6 +596,7 @@ fn keep_imports(old: &Lock, new: &mut Lock) {
             .find(|known| known.name == package.name && known.version == package.version);
         if let Some(known) = known.filter(|_| package.imports.is_empty()) {
             package.imports = known.imports.clone();
+            package.built = known.built.clone();
         }
     }
 }

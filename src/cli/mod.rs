@@ -4,6 +4,7 @@
 //! [`Failure`], which `main` shows.
 
 mod base;
+mod build;
 mod cache;
 mod check;
 pub mod diagnostics;
@@ -11,6 +12,7 @@ mod drawing;
 mod fetch;
 mod graph;
 mod image;
+mod interpreter;
 pub mod lock;
 mod printer;
 mod progress;

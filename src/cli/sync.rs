@@ -8,6 +8,8 @@ use rayon::prelude::*;
 use serde_json::json;
 use uv_normalize::{ExtraName, GroupName};
 
+use super::build::{self, BuildArgs};
+use super::interpreter::{NEWEST_FIRST, advice, on_machine};
 use super::{Exit, Failure, Session, fetch};
 use crate::layers::environment::interpreter::{self, Interpreter};
 use crate::layers::environment::{Change, Environment, State};
@@ -53,6 +55,8 @@ pub struct Args {
     /// The interpreter to make .venv with [default: that minor on PATH, pyenv's, uv's]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    #[command(flatten)]
+    build: BuildArgs,
 }
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
@@ -67,22 +71,23 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let state = environment.state();
     let interpreter = interpreter(&args, &manifest, &lock, state.as_ref(), session)?;
     let says_default = manifest.pyproject.uv.default_groups.is_some();
-    let files = selection(&args, &lock, &interpreter, says_default)?;
+    let selected = selection(&args, &manifest, &lock, &interpreter, says_default)?;
 
     environment.make(&interpreter)?;
     environment.link_project(&interpreter, &sources(&manifest))?;
     if let Some(state) = &state
         && state.interpreter == interpreter
-        && is_unchanged(state, &files)
+        && is_unchanged(state, &selected, &store)
     {
         let change = Change {
-            unchanged: files.len(),
+            unchanged: selected.len(),
             ..Change::default()
         };
         report(session, &interpreter, &change, started);
         return Ok(Exit::Done);
     }
 
+    let files = built(&args, &manifest, &lock, &interpreter, selected, session)?;
     let wheels = wheels(&manifest, &files, session)?;
     let reporter = session.reporter();
     let total = wheels.iter().map(Wheel::expanded_size).sum();
@@ -95,11 +100,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let mut change = install();
     // Was it a wheel, or the cache's copy of one? A damaged copy is gone once it is looked at, and comes anew.
     if change.is_err() && any_damaged(&store, &wheels)? {
-        fetch::files(
-            &manifest,
-            &files.iter().map(|(_, file)| *file).collect::<Vec<_>>(),
-            session,
-        )?;
+        fetch::files(&manifest, &files.iter().collect::<Vec<_>>(), session)?;
         change = install();
     }
     reporter.finish(task);
@@ -161,11 +162,7 @@ fn interpreter(
     {
         return Ok(state.interpreter.clone());
     }
-    let folders: Vec<PathBuf> =
-        std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect());
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
-    let find = |wanted| interpreter::find(&store, wanted, &folders, home.as_deref(), pyenv.as_deref());
+    let find = |wanted| on_machine(&store, wanted);
     let exact = patch.filter(|pinned| pinned.patch.is_some()).and_then(find);
     let minors: Vec<PythonVersion> = match minor {
         Some(minor) => vec![minor],
@@ -179,10 +176,8 @@ fn interpreter(
     });
     let found = found.ok_or_else(|| {
         let version = minor.map_or_else(|| "3".to_owned(), |minor| minor.to_string());
-        Failure::new(format!("no Python {version} on this machine")).hint(format!(
-            "get it with `uv python install {version}` or `pyenv install {version}`, or from your distribution (python{version}); \
-             or name one with --python"
-        ))
+        Failure::new(format!("no Python {version} on this machine"))
+            .hint(format!("{}; or name one with --python", advice(&version)))
     })?;
     if let Some(pinned) = patch.filter(|pinned| pinned.patch.is_some() && *pinned != found.version) {
         session.reporter().warn(&format!(
@@ -193,17 +188,15 @@ fn interpreter(
     Ok(found)
 }
 
-/// Minors that are tried when neither the lock nor the project names one.
-const NEWEST_FIRST: [u8; 6] = [14, 13, 12, 11, 10, 9];
-
 /// The wheel of every package that is installed there, in the lock's order. `says_default`: the project itself says which
 /// groups are installed by default.
 fn selection<'lock>(
     args: &Args,
+    manifest: &Manifest,
     lock: &'lock Lock,
     interpreter: &Interpreter,
     says_default: bool,
-) -> Result<Vec<(&'lock Package, &'lock File)>, Failure> {
+) -> Result<Vec<Selected<'lock>>, Failure> {
     let target = interpreter
         .target()
         .ok_or_else(|| Failure::new("this machine's platform is not one that wheels are chosen for"))?;
@@ -244,12 +237,40 @@ fn selection<'lock>(
         .into_iter()
         .map(|package| {
             let file = package.wheel_for_tags(&tags);
-            Ok((
-                package,
-                file.ok_or_else(|| no_wheel(package, &target.to_string()))?,
-            ))
+            if file.is_none() && build::source(package, &manifest.root).is_none() {
+                return Err(no_wheel(package, &target.to_string()));
+            }
+            Ok((package, file))
         })
         .collect()
+}
+
+/// What is installed: a package with its wheel for this interpreter, or without one, and then built from its source.
+type Selected<'lock> = (&'lock Package, Option<&'lock File>);
+
+/// The wheel of each; those that no index has are built here.
+fn built(
+    args: &Args,
+    manifest: &Manifest,
+    lock: &Lock,
+    interpreter: &Interpreter,
+    selected: Vec<Selected<'_>>,
+    session: &Session,
+) -> Result<Vec<File>, Failure> {
+    let missing: Vec<&Package> = selected
+        .iter()
+        .filter(|(_, file)| file.is_none())
+        .map(|(package, _)| *package)
+        .collect();
+    let interpreter = interpreter.clone();
+    let find: crate::build::Find = Box::new(move || Ok(interpreter.clone()));
+    let mut built = build::wheels(manifest, lock, &missing, find, &args.build, session)?
+        .into_iter()
+        .map(|built| built.file);
+    let files = selected
+        .into_iter()
+        .filter_map(|(_, file)| file.cloned().or_else(|| built.next()));
+    Ok(files.collect())
 }
 
 fn no_wheel(package: &Package, target: &str) -> Failure {
@@ -260,27 +281,26 @@ fn no_wheel(package: &Package, target: &str) -> Failure {
             Failure::new(format!("{label} is a folder, and sync installs wheels only"))
         }
         _ => Failure::new(format!("no locked wheel of {label} fits {target}"))
-            .hint("sync installs wheels only: pin a version that has one for this platform"),
+            .hint("it has no source archive either: pin a version that has one of the two for this platform"),
     }
 }
 
-fn is_unchanged(state: &State, files: &[(&Package, &File)]) -> bool {
-    state.packages.len() == files.len()
-        && files.iter().all(|(package, file)| {
+fn is_unchanged(state: &State, selected: &[Selected<'_>], store: &Store) -> bool {
+    state.packages.len() == selected.len()
+        && selected.iter().all(|(package, file)| {
             let known = state.packages.get(package.name.as_ref());
-            known.is_some_and(|known| known.digest == file.digest)
+            known.is_some_and(|known| match file {
+                Some(file) => known.digest == file.digest,
+                None => build::is_from(store, package, &known.digest),
+            })
         })
 }
 
 /// The wheels, in the store and validated. One that was damaged there is downloaded once more.
-fn wheels(
-    manifest: &Manifest,
-    files: &[(&Package, &File)],
-    session: &Session,
-) -> Result<Vec<Wheel>, Failure> {
+fn wheels(manifest: &Manifest, files: &[File], session: &Session) -> Result<Vec<Wheel>, Failure> {
     use crate::layers::LayerError::Missing;
     let store = session.store()?;
-    let wanted: Vec<&File> = files.iter().map(|(_, file)| *file).collect();
+    let wanted: Vec<&File> = files.iter().collect();
     let open = || -> Result<Vec<Wheel>, crate::layers::LayerError> {
         wanted
             .par_iter()

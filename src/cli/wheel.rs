@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use serde_json::json;
 
+use super::build::BuildArgs;
 use super::image::decide;
 use super::{Exit, Failure, Session, lock};
 use crate::digest::Digest;
@@ -61,7 +62,14 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let platform = targets.platforms[0];
     let target = targets::target(platform, &targets.python.to_string(), Some(GLIBC))
         .ok_or_else(|| Failure::new(format!("no wheels are known for Python {}", targets.python)))?;
-    let reached = decide::reached(&project, &locked, &target, &wheel::decoder())?;
+    let reached = decide::reached(
+        &project,
+        &locked,
+        &target,
+        &wheel::decoder(),
+        &BuildArgs::default(),
+        session,
+    )?;
     decide::named(
         &project,
         &locked,

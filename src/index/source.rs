@@ -17,7 +17,7 @@ use crate::python::metadata::{Metadata, MetadataError};
 use crate::python::requirement::{self, Requirement};
 
 /// Source code that a wheel can be built from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SourceTree {
     /// Whose code it is said to be: what a build makes of it must agree.
     pub name: PackageName,
@@ -26,7 +26,7 @@ pub struct SourceTree {
     pub subdirectory: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SourcePlace {
     /// A source archive that the store has: its own name (`demo-1.0.tar.gz`, `.zip`) and its content.
     Archive { file_name: String, digest: Digest },

@@ -85,6 +85,8 @@ pub struct Package {
     pub source: Source,
     /// Top-level import names; empty while no wheel of it was opened.
     pub imports: Vec<String>,
+    /// That it was built from source when it was locked, with what: `name==version` of the build environment, sorted.
+    pub built: Option<Vec<String>>,
 }
 
 /// Where a package's content comes from: exactly one kind.

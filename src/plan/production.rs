@@ -93,7 +93,11 @@ pub enum PlanError {
         target: String,
     },
     #[error("no locked wheel of {package} fits {target}")]
-    NoWheel { package: String, target: String },
+    NoWheel {
+        name: PackageName,
+        package: String,
+        target: String,
+    },
     #[error(transparent)]
     Select(#[from] SelectError),
 }
@@ -178,6 +182,7 @@ pub fn production(lock: &Lock, target: &Target, roots: &Roots) -> Result<Product
                 });
             }
             None => errors.push(PlanError::NoWheel {
+                name: (*name).clone(),
                 package: node.package.label(),
                 target: target.to_string(),
             }),

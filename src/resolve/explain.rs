@@ -213,9 +213,7 @@ impl Facts<'_, '_> {
             Reason::Yanked(_) => {
                 format!("a yanked version is only taken when the project pins it: `{name}==…`")
             }
-            Reason::NeedsBuild(_) => format!(
-                "source archives are not built while locking: choose a version of {name} that has a wheel"
-            ),
+            Reason::NeedsBuild(_) => format!("choose a version of {name} that has a wheel"),
             Reason::RequiresPython(_) => {
                 "raise requires-python in pyproject.toml, or ask for an older version".to_owned()
             }

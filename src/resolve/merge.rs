@@ -129,6 +129,7 @@ fn package(
         index: (!page.index.is_empty()).then(|| page.index.clone()),
         source: Source::Files { sdist, wheels },
         imports: metadata.import_names.clone(),
+        built: None,
     }))
 }
 

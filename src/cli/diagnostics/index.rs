@@ -7,6 +7,11 @@ use crate::index::IndexError;
 
 impl From<Arc<IndexError>> for Failure {
     fn from(error: Arc<IndexError>) -> Self {
+        if let IndexError::Source { source, .. } = &*error
+            && let Some(build) = source.downcast_ref::<crate::build::BuildError>()
+        {
+            return build.into();
+        }
         let failure = Self::from_error(&*error);
         let failure = match error.is_temporary() {
             true => failure.temporary(),
@@ -29,7 +34,7 @@ impl From<Arc<IndexError>> for Failure {
                 failure.hint("the index or something on the way to it changed the file: do not use it, and tell its owner")
             }
             IndexError::NeedsBuild { .. } => {
-                failure.hint("source archives are not built while locking: choose a version that has a wheel")
+                failure.hint("choose a version that has a wheel")
             }
             IndexError::Config(_) => failure.hint("look at --index-url, PIP_INDEX_URL, [tool.uv] and pip.conf"),
             _ => failure,

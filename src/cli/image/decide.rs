@@ -3,9 +3,10 @@
 use uv_normalize::PackageName;
 
 use super::{Args, Failure, Session, base};
+use crate::cli::build::{self, BuildArgs};
 use crate::lock::base::Base;
 use crate::lock::{FILE_NAME, Lock};
-use crate::plan::{Launch, Production, Reason, Roots, production};
+use crate::plan::{Launch, PlanError, Production, Reason, Roots, production};
 use crate::project::record::FilesRecord;
 use crate::project::source::cut::Request;
 use crate::project::source::distributions::Distributions;
@@ -118,7 +119,13 @@ pub fn locked(
 }
 
 /// What goes in for one platform, and how it starts.
-pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, Failure> {
+pub fn plan(
+    project: &Project,
+    lock: &Lock,
+    platform: Platform,
+    builds: &BuildArgs,
+    session: &Session,
+) -> Result<Plan, Failure> {
     let base = match &lock.mlrails.base {
         Some(table) => Base::from_table(table)?,
         None => return Err(Failure::new("the lock has no base")),
@@ -126,7 +133,7 @@ pub fn plan(project: &Project, lock: &Lock, platform: Platform) -> Result<Plan, 
     let target = targets::target(platform, base.python(), base.glibc()).ok_or_else(|| {
         Failure::new("the locked base names no Python or C library that wheels could be chosen for")
     })?;
-    let reached = reached(project, lock, &target, &REQUIREMENTS)?;
+    let reached = reached(project, lock, &target, &REQUIREMENTS, builds, session)?;
     let included = reached.production.included.iter();
     let formats = reached
         .frozen
@@ -156,6 +163,8 @@ pub fn reached(
     lock: &Lock,
     target: &Target,
     runtime: &[&str],
+    builds: &BuildArgs,
+    session: &Session,
 ) -> Result<Reached, Failure> {
     let files = record::files(project.root())
         .map_err(|mistake| Failure::from(Mistakes::from(mistake)))?
@@ -173,7 +182,19 @@ pub fn reached(
     for (requirement, name) in base::additions(&project.manifest)?.requirements {
         roots.added.push((requirement.name, Reason::Buildpack { name }));
     }
-    let production = production(lock, target, &roots)?;
+    let production = match production(lock, target, &roots) {
+        Ok(production) => production,
+        Err(errors) => {
+            let without: Vec<_> = errors.iter().filter_map(without_wheel).collect();
+            if without.len() < errors.len() {
+                return Err(errors.into());
+            }
+            // What no index has a wheel of is built from its source.
+            let manifest = &project.manifest;
+            let lock = build::for_image(manifest, lock, &without, target, builds, session)?;
+            production(&lock, target, &roots)?
+        }
+    };
     Ok(Reached {
         production,
         closure,
@@ -190,6 +211,13 @@ pub fn named(project: &Project, lock: &Lock, reached: (&Production, &Closure), s
         session
             .printer()
             .warn(&super::super::diagnostics::project::unmet(&unmet));
+    }
+}
+
+fn without_wheel(error: &PlanError) -> Option<PackageName> {
+    match error {
+        PlanError::NoWheel { name, .. } => Some(name.clone()),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
+use super::build::BuildArgs;
 use super::{Exit, Failure, Session, base};
 use crate::image::assemble;
 use crate::layers::sums::Sums;
@@ -66,6 +67,8 @@ pub struct Args {
     /// A registry that is reached by plain http; may be given several times
     #[arg(long = "insecure-registry", value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    #[command(flatten)]
+    pub build: BuildArgs,
 }
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
@@ -79,7 +82,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let mut images = Vec::new();
     let mut made = Vec::new();
     for platform in &targets.platforms {
-        let plan = decide::plan(&project, &lock, *platform)?;
+        let plan = decide::plan(&project, &lock, *platform, &args.build, session)?;
         decide::proven(&project, &plan, args.allow_stale, session)?;
         decide::named(&project, &lock, (&plan.production, &plan.closure), session);
         if args.explain {

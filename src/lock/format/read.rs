@@ -117,6 +117,7 @@ struct RawOurs {
     extras: Vec<String>,
     #[serde(default)]
     imports: Vec<String>,
+    built: Option<Vec<String>>,
     fork: Option<String>,
 }
 
@@ -278,6 +279,7 @@ fn package(raw: RawPackage) -> Result<Package, Fault> {
         index: raw.index,
         source,
         imports: ours.imports,
+        built: ours.built,
         name,
         version,
     })

@@ -106,7 +106,7 @@ impl Writer {
             }
         }
         let nothing = package.requires.is_empty() && package.extras.is_empty() && package.imports.is_empty();
-        if nothing && package.fork.is_true() {
+        if nothing && package.fork.is_true() && package.built.is_none() {
             return;
         }
         self.text.push_str("\n[packages.tool.mlrails]\n");
@@ -116,6 +116,11 @@ impl Writer {
         self.list("requires", package.requires.iter().map(ToString::to_string));
         self.list("extras", package.extras.iter().map(ToString::to_string));
         self.list("imports", package.imports.iter().cloned());
+        match &package.built {
+            None => {}
+            Some(with) if with.is_empty() => self.text.push_str("built = []\n"),
+            Some(with) => self.list("built", with.iter().cloned()),
+        }
     }
 
     /// PEP 751's `dependencies`: informational, and no more than names an entry beyond doubt.
