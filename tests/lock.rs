@@ -27,6 +27,11 @@ impl Bench {
         std::fs::write(self.path("pyproject.toml"), format!("{head}{pyproject}\n")).unwrap();
     }
 
+    /// What stands for the user's home: the cache is in it.
+    pub fn home(&self) -> std::path::PathBuf {
+        self.home.path().to_owned()
+    }
+
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.project.path().join(name)
     }

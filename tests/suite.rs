@@ -3,6 +3,7 @@
 mod analysis;
 mod bad_days;
 mod buildpacks;
+mod builds;
 mod cache;
 mod check;
 mod debian;
@@ -14,6 +15,7 @@ mod hostile_debian;
 mod hostile_index;
 mod hostile_lock;
 mod hostile_project;
+mod hostile_sdists;
 mod hostile_wheels;
 mod interrupted;
 mod lock;

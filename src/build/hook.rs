@@ -55,12 +55,13 @@ pub struct Log {
     pub end: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Answer {
-    Missing(bool),
-    Failed(String),
-    Value(Value),
+/// What hook.py writes.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Answer {
+    failed: Option<String>,
+    missing: bool,
+    value: Value,
 }
 
 impl Backend<'_> {
@@ -102,13 +103,14 @@ impl Backend<'_> {
         };
         // It comes from the build: it is read as what it is, a file that anybody may have written.
         let text = crate::regular::text(&answer, 8 << 20);
-        let Some(found) = text.ok().and_then(|text| serde_json::from_str(&text).ok()) else {
-            return Err(failed(format!("Python ended with {status}")));
-        };
+        let found: Option<Answer> = text.ok().and_then(|text| serde_json::from_str(&text).ok());
         match found {
-            Answer::Failed(reason) => Err(failed(reason)),
-            Answer::Missing(_) => Ok(None),
-            Answer::Value(value) => Ok(Some(value)),
+            None => Err(failed(format!("Python ended with {status}"))),
+            Some(Answer {
+                failed: Some(reason), ..
+            }) => Err(failed(reason)),
+            Some(Answer { missing: true, .. }) => Ok(None),
+            Some(Answer { value, .. }) => Ok(Some(value)),
         }
     }
 

@@ -390,7 +390,7 @@ impl<'a> Work<'a> {
             .and_then(|form| SourceDistFilename::parse(file_name, form, name).ok());
         match said {
             // A build may add the local part, and no other.
-            Ok(said) if said.version != *version && said.version != version.clone().without_local() => {
+            Some(said) if said.version != *version && said.version != version.clone().without_local() => {
                 Err(self.other(format!(
                     "it is {name} {version}, and its archive says {}",
                     said.version

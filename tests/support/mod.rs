@@ -6,6 +6,7 @@ pub mod index;
 pub mod peers;
 pub mod registry;
 pub mod road;
+pub mod sdists;
 pub mod store;
 pub mod validator;
 pub mod wheels;

@@ -1,0 +1,623 @@
+//! Source archives that have to be built: what `lock`, `sync` and images make of them, and what a build may not do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use mlrails::lock::Lock;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::lock::Bench;
+use crate::support::driver::Outcome;
+use crate::support::index::{Server, Shelf};
+use crate::support::sdists::{BACKEND, PREPARE, count, in_tree, sdist};
+
+/// A project, an index on loopback, and a file in which builds count their hooks.
+struct Site {
+    bench: Bench,
+    scratch: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(requirements: &str) -> Self {
+        Self {
+            bench: Bench::new(&format!("dependencies = [{requirements}]\n")),
+            scratch: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn ran(&self) -> PathBuf {
+        self.scratch.path().join("ran")
+    }
+
+    /// The hooks that ran since the last call.
+    fn hooks(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.ran()).unwrap_or_default();
+        let _ = fs::remove_file(self.ran());
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn run(&self, server: &Server, words: &[&str]) -> Outcome {
+        self.bench
+            .command(words)
+            .env("UV_DEFAULT_INDEX", server.index())
+            .run()
+    }
+
+    fn lock(&self) -> Lock {
+        Lock::read(&self.bench.path("pylock.toml")).unwrap().unwrap()
+    }
+
+    fn built(&self, name: &str) -> Option<Vec<String>> {
+        let lock = self.lock();
+        let package = lock.packages.iter().find(|package| package.name.as_str() == name);
+        package.unwrap().built.clone()
+    }
+
+    /// What .venv's own interpreter prints.
+    fn python(&self, script: &str) -> String {
+        let output = std::process::Command::new(self.bench.path(".venv/bin/python"))
+            .args(["-c", script])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+fn lock_words<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["lock"], more].concat()
+}
+
+#[test]
+fn what_only_a_build_can_tell_is_built_once_and_installed() {
+    let site = Site::new("\"demo\"");
+    let before = count(&site.ran());
+    let demo = in_tree(
+        "demo",
+        "1.0",
+        &[
+            ("requires.txt", "other>=1\n"),
+            ("before.py", &before),
+            ("demo.py", "import other\nX = 7\n"),
+        ],
+    );
+    let server = Shelf::default()
+        .file("demo", "demo-1.0.tar.gz", demo)
+        .wheel("other", "1.5", &[])
+        .serve();
+    site.run(&server, &["lock"]).expect(0);
+    assert_eq!(site.bench.locked(), ["demo 1.0", "other 1.5"]);
+    // No prepare hook: the wheel itself was made, and is kept.
+    assert_eq!(site.hooks(), ["get_requires", "build_wheel"]);
+    assert_eq!(site.built("demo"), Some(Vec::new()));
+    assert_eq!(site.built("other"), None);
+    let package = &site.lock().packages[0];
+    assert_eq!(package.imports, ["demo"]);
+    let written = fs::read_to_string(site.bench.path("pylock.toml")).unwrap();
+    assert!(written.contains("built = []"), "{written}");
+
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(
+        site.hooks(),
+        Vec::<String>::new(),
+        "the wheel of before is installed"
+    );
+    assert_eq!(site.python("import demo; print(demo.X)"), "7");
+    let again = site.run(&server, &["--format", "json", "sync"]).expect(0).json();
+    assert_eq!(again["unchanged"], 2);
+    // Locked again from nothing, it is the same, and nothing runs.
+    fs::remove_file(site.bench.path("pylock.toml")).unwrap();
+    site.run(&server, &["--offline", "lock"]).expect(0);
+    assert_eq!(
+        fs::read_to_string(site.bench.path("pylock.toml")).unwrap(),
+        written
+    );
+    assert_eq!(site.hooks(), Vec::<String>::new());
+
+    // A cache that lost the wheel, or whose copy is damaged, gets it by another build.
+    let damage = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[40] ^= 1;
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let state = fs::read_to_string(site.bench.path(".venv/mlrails.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let digest = state["packages"]["demo"]["digest"].as_str().unwrap();
+    let hex = digest.trim_start_matches("sha256:").to_owned();
+    damage(
+        &site
+            .bench
+            .home()
+            .join(format!("cache/v1/blobs/sha256/{}/{hex}", &hex[..2])),
+    );
+    fs::remove_dir_all(site.bench.path(".venv")).unwrap();
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.hooks(), ["build_wheel"]);
+    assert_eq!(site.python("import demo; print(demo.X)"), "7");
+}
+
+#[test]
+fn a_hook_that_tells_is_asked_before_a_wheel_is_built() {
+    let site = Site::new("\"demo\"");
+    let backend = format!("{BACKEND}{PREPARE}");
+    let info = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n";
+    let demo = in_tree(
+        "demo",
+        "1.0",
+        &[
+            ("backend.py", &backend),
+            ("before.py", &count(&site.ran())),
+            ("requires.txt", "other\n"),
+            ("PKG-INFO", info),
+            ("demo.egg-info/top_level.txt", "demo\n"),
+        ],
+    );
+    let server = Shelf::default()
+        .file("demo", "demo-1.0.tar.gz", demo)
+        .wheel("other", "1.5", &[])
+        .serve();
+    site.run(&server, &["lock"]).expect(0);
+    assert_eq!(site.hooks(), ["get_requires", "prepare"]);
+    assert_eq!(site.lock().packages[0].imports, ["demo"]);
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.hooks(), ["build_wheel"]);
+}
+
+#[test]
+fn what_a_build_needs_is_solved_and_installed_for_it_alone() {
+    let site = Site::new("\"demo\"");
+    let pyproject = "[build-system]\nrequires = [\"tool>=1\"]\nbuild-backend = \"tool\"\n";
+    let checked = "import sys, helper\nassert 'site-packages' in helper.__file__\n\
+                   assert not any('other' in name for name in sys.modules)\n";
+    let demo = sdist(
+        "demo",
+        "1.0",
+        &[
+            ("pyproject.toml", pyproject),
+            ("name.txt", "demo 1.0"),
+            ("needs.txt", "helper\n"),
+            ("before.py", "if hook == 'build_wheel':\n    import helper\n"),
+            ("other.txt", checked),
+        ],
+    );
+    let (tool, other) = (tool(), in_tree("helper", "2", &[]));
+    let server = Shelf::default()
+        .file("demo", "demo-1.0.tar.gz", demo)
+        .file("tool", "tool-1.0-py3-none-any.whl", tool)
+        // What a build needs may have to be built itself.
+        .file("helper", "helper-2.tar.gz", other)
+        .serve();
+    site.run(&server, &["lock"]).expect(0);
+    assert_eq!(site.bench.locked(), ["demo 1.0"]);
+    let with = vec!["helper==2".to_owned(), "tool==1.0".to_owned()];
+    assert_eq!(site.built("demo"), Some(with));
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.python("import demo; print(demo.VERSION)"), "1.0");
+    assert_eq!(
+        site.python("import importlib.util as u; print(u.find_spec('tool'))"),
+        "None"
+    );
+}
+
+/// The tests' backend as a wheel of its own.
+fn tool() -> Vec<u8> {
+    crate::support::wheels::MakeWheel::new("tool", "1.0")
+        .file("tool.py", BACKEND)
+        .build()
+}
+
+#[test]
+fn what_a_build_was_done_with_is_taken_again() {
+    let site = Site::new("\"demo\"");
+    let pyproject = "[build-system]\nrequires = [\"tool\"]\nbuild-backend = \"tool\"\n";
+    let demo = || {
+        sdist(
+            "demo",
+            "1.0",
+            &[("pyproject.toml", pyproject), ("name.txt", "demo 1.0")],
+        )
+    };
+    let newer =
+        crate::support::wheels::MakeWheel::new("tool", "2.0").file("tool.py", "raise SystemExit('new')");
+    let server = Shelf::default()
+        .file("demo", "demo-1.0.tar.gz", demo())
+        .file("tool", "tool-1.0-py3-none-any.whl", tool())
+        .serve();
+    site.run(&server, &["lock"]).expect(0);
+    let later = Shelf::default()
+        .file("demo", "demo-1.0.tar.gz", demo())
+        .file("tool", "tool-1.0-py3-none-any.whl", tool())
+        .file("tool", "tool-2.0-py3-none-any.whl", newer.build())
+        .serve();
+    // Another machine: an empty cache, the lock, and an index that has gone on.
+    fs::remove_dir_all(site.bench.home().join("cache")).unwrap();
+    let lock = fs::read_to_string(site.bench.path("pylock.toml")).unwrap();
+    fs::write(
+        site.bench.path("pylock.toml"),
+        lock.replace(&server.url, &later.url),
+    )
+    .unwrap();
+    site.run(&later, &["sync"]).expect(0);
+    assert_eq!(site.python("import demo; print(demo.VERSION)"), "1.0");
+}
+
+#[test]
+fn nothing_runs_where_builds_are_forbidden() {
+    let site = Site::new("\"demo\"");
+    let demo = in_tree("demo", "1.0", &[("before.py", &count(&site.ran()))]);
+    let server = Shelf::default()
+        .file("demo", "demo-1.0.tar.gz", demo)
+        .wheel("demo", "0.9", &[])
+        .serve();
+    for flags in [&["--no-build"][..], &["--no-build-package", "demo"]] {
+        site.run(&server, &lock_words(flags)).expect(0);
+        assert_eq!(site.bench.locked(), ["demo 0.9"]);
+        fs::remove_file(site.bench.path("pylock.toml")).unwrap();
+    }
+    assert_eq!(site.hooks(), Vec::<String>::new());
+    site.run(&server, &["lock"]).expect(0);
+    assert_eq!(site.bench.locked(), ["demo 1.0"]);
+    site.hooks();
+    for flags in [
+        &["sync", "--no-build"][..],
+        &["sync", "--no-build-package", "demo"],
+    ] {
+        site.run(&server, flags)
+            .expect(1)
+            .says(&["demo 1.0 would have to be built", "hint: allow it"]);
+    }
+    assert_eq!(site.hooks(), Vec::<String>::new());
+    site.run(&server, &["sync"]).expect(0);
+}
+
+#[test]
+fn no_binary_builds_what_has_a_wheel() {
+    let site = Site::new("\"demo\"");
+    let demo = in_tree("demo", "1.0", &[("demo.py", "FROM = 'source'\n")]);
+    let server = Shelf::default()
+        .wheel("demo", "1.0", &[])
+        .file("demo", "demo-1.0.tar.gz", demo)
+        .serve();
+    site.run(&server, &["lock", "--no-binary-package", "demo"])
+        .expect(0);
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.python("import demo; print(demo.FROM)"), "source");
+}
+
+/// Locks a project whose build does `script` in its first hook, within limits.
+fn misbehaving(script: &str, limits: &[(&str, &str)]) -> (Site, Outcome) {
+    let site = Site::new("\"demo\"");
+    let demo = in_tree("demo", "1.0", &[("before.py", script)]);
+    let server = Shelf::default().file("demo", "demo-1.0.tar.gz", demo).serve();
+    let mut command = site
+        .bench
+        .command(&["lock"])
+        .env("UV_DEFAULT_INDEX", server.index());
+    for (name, value) in limits {
+        command = command.env(name, value);
+    }
+    let outcome = command.run();
+    (site, outcome)
+}
+
+/// Processes whose command line or environment names this folder.
+fn left(folder: &Path) -> Vec<String> {
+    let folder = folder.display().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        if entry.path().join("exe").exists() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&folder) {
+                found.push(line);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_build_that_does_not_end_is_ended() {
+    let (site, outcome) = misbehaving("while True: pass\n", &[("MLRAILS_BUILD_SECONDS", "1")]);
+    outcome.expect(1).says(&[
+        "cannot build demo-1.0.tar.gz",
+        "stopped in get_requires_for_build_wheel: it took longer than 1 seconds",
+        "hint: MLRAILS_BUILD_SECONDS",
+    ]);
+    assert_eq!(left(&site.bench.home()), Vec::<String>::new());
+    assert!(!site.bench.path("pylock.toml").exists());
+}
+
+#[test]
+fn a_build_that_takes_all_memory_is_ended() {
+    // Ten gigabytes, one hundred megabytes at a time and written to; in a child, and by itself.
+    let alone = "held = []\nfor _ in range(100): held.append(b'x' * (100 << 20))\n";
+    let forked = format!(
+        "import os\nif os.fork() == 0:\n    {}\nos.wait()\n",
+        alone.replace('\n', "\n    ")
+    );
+    for script in [alone, &forked] {
+        let (site, outcome) = misbehaving(script, &[("MLRAILS_BUILD_MEMORY_MB", "400")]);
+        outcome.expect(1).says(&[
+            "it used more than 400 MB of memory",
+            "hint: MLRAILS_BUILD_MEMORY_MB",
+        ]);
+        assert_eq!(left(&site.bench.home()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_build_that_forks_without_end_is_ended() {
+    // It would end by itself at two hundred: a test shall not take its machine down.
+    let bomb = "import os, time\nfor _ in range(200):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(600)\n        os._exit(0)\ntime.sleep(600)\n";
+    let (site, outcome) = misbehaving(bomb, &[("MLRAILS_BUILD_PROCESSES", "40")]);
+    outcome.expect(1).says(&[
+        "it started more than 40 processes",
+        "hint: MLRAILS_BUILD_PROCESSES",
+    ]);
+    assert_eq!(left(&site.bench.home()), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_build_prints_is_kept_within_bounds() {
+    let flood = "line = 'x' * 1023\nfor _ in range(1 << 20): print(line)\nprint('the last words')\nraise RuntimeError('no compiler')\n";
+    let (site, outcome) = misbehaving(flood, &[]);
+    outcome.expect(1).says(&[
+        "its build failed in get_requires_for_build_wheel: RuntimeError: no compiler",
+        "Traceback (most recent call last)",
+        "hint: all that it printed is in ",
+    ]);
+    let logs: Vec<PathBuf> = fs::read_dir(site.bench.home().join("cache/v1/tmp"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(logs.len(), 1, "{logs:?}");
+    let log = fs::read(&logs[0]).unwrap();
+    assert!(log.len() < 17 << 20, "{}", log.len());
+    let text = String::from_utf8(log).unwrap();
+    assert!(text.contains("bytes are left out here") && text.contains("the last words"));
+}
+
+#[test]
+fn a_build_sees_no_secrets_and_no_python_of_ours() {
+    let site = Site::new("\"demo\"");
+    let told = site.scratch.path().join("told");
+    let script = format!(
+        "import os, json, sys\njson.dump([dict(os.environ), sys.path], open({:?}, 'w'))\n",
+        told.display().to_string()
+    );
+    let server = Shelf::default()
+        .file(
+            "demo",
+            "demo-1.0.tar.gz",
+            in_tree("demo", "1.0", &[("before.py", &script)]),
+        )
+        .serve();
+    site.bench
+        .command(&["lock"])
+        .env("UV_DEFAULT_INDEX", server.index())
+        .env("PYTHONPATH", "/evil")
+        .env("PIP_INDEX_URL", "http://user:secret@localhost/")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("NO_PROXY", "localhost,127.0.0.1")
+        .env("SSL_CERT_DIR", "/etc/ssl/certs")
+        .run()
+        .expect(0);
+    let told: serde_json::Value = serde_json::from_slice(&fs::read(&told).unwrap()).unwrap();
+    let environment = told[0].as_object().unwrap();
+    assert!(!told.to_string().contains("secret") && !told.to_string().contains("/evil"));
+    for gone in [
+        "PYTHONPATH",
+        "PIP_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "MLRAILS_CACHE_DIR",
+    ] {
+        assert!(!environment.contains_key(gone), "{gone}");
+    }
+    let home = environment["HOME"].as_str().unwrap();
+    assert_ne!(Path::new(home), site.bench.home());
+    assert!(!Path::new(home).exists(), "thrown away");
+    assert_eq!(environment["NO_PROXY"], "localhost,127.0.0.1");
+    assert_eq!(environment["SSL_CERT_DIR"], "/etc/ssl/certs");
+}
+
+#[test]
+fn what_a_build_makes_must_be_what_was_asked_for() {
+    let check = |files: &[(&str, &str)], parts: &[&str]| {
+        let site = Site::new("\"demo\"");
+        let server = Shelf::default()
+            .file("demo", "demo-1.0.tar.gz", in_tree("demo", "1.0", files))
+            .serve();
+        site.run(&server, &["lock"]).expect(1).says(parts);
+        assert!(!site.bench.path("pylock.toml").exists());
+    };
+    check(
+        &[("name.txt", "evil 1.0")],
+        &["demo-1.0.tar.gz", "it is evil, and demo was asked for"],
+    );
+    check(
+        &[("name.txt", "demo 2.0")],
+        &["it is demo 2.0, and its archive says 1.0"],
+    );
+    let edited = |from: &str, to: &str| {
+        assert!(BACKEND.contains(from), "{from}");
+        BACKEND.replace(from, to)
+    };
+    let answers = |hook: &str| format!("no answer to it{}", hook.trim());
+    check(
+        &[(
+            "backend.py",
+            &edited("    return name\n", "    return '../' + name\n"),
+        )],
+        &[&answers("")],
+    );
+    check(
+        &[("backend.py", &edited("    return name\n", "    return 5\n"))],
+        &["no answer to it"],
+    );
+    check(
+        &[("backend.py", &edited("    return name\n", "    return 'x.whl'\n"))],
+        &["x.whl is not there"],
+    );
+    let link = "    os.rename(os.path.join(folder, name), '/tmp/mlrails-' + name)\n    os.symlink('/etc/hosts', os.path.join(folder, name))\n    os.remove('/tmp/mlrails-' + name)\n    return name\n";
+    check(
+        &[("backend.py", &edited("    return name\n", link))],
+        &["a symbolic link"],
+    );
+    check(
+        &[(
+            "backend.py",
+            &edited("    record = \"\"\n", "    record = 'extra.py,,\\n'\n"),
+        )],
+        &["made a wheel that is refused", "RECORD"],
+    );
+    check(
+        &[(
+            "backend.py",
+            &edited(
+                "    wheel.writestr(path, text)\n",
+                "    wheel.writestr('../' + path, text)\n",
+            ),
+        )],
+        &["made a wheel that is refused"],
+    );
+    check(&[("before.py", "raise SystemExit(3)\n")], &["it ended Python"]);
+    check(
+        &[("before.py", "import os; os._exit(0)\n")],
+        &["Python ended with exit status: 0"],
+    );
+    check(
+        &[("before.py", "import os; os.kill(os.getpid(), 9)\n")],
+        &["signal: 9"],
+    );
+    check(
+        &[("backend.py", "import nothing_of_that_name\n")],
+        &["ModuleNotFoundError: No module named 'nothing_of_that_name'"],
+    );
+    check(
+        &[(
+            "pyproject.toml",
+            "[build-system]\nrequires = []\nbuild-backend = \"json\"\nbackend-path = [\".\"]\n",
+        )],
+        &["is not in backend-path"],
+    );
+    check(
+        &[(
+            "pyproject.toml",
+            "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\"../..\"]\n",
+        )],
+        &["backend-path names `../..`", "nothing of it was run"],
+    );
+    check(
+        &[(
+            "pyproject.toml",
+            "[build-system]\nrequires = [\"nowhere\"]\nbuild-backend = \"nowhere\"\n",
+        )],
+        &["cannot find what the build of demo-1.0.tar.gz needs", "nowhere"],
+    );
+}
+
+#[test]
+fn builds_that_need_each_other_are_told_so() {
+    let of = |name: &str, needs: &str| {
+        let pyproject = format!("[build-system]\nrequires = [\"{needs}\"]\nbuild-backend = \"{needs}\"\n");
+        sdist(name, "1", &[("pyproject.toml", &pyproject)])
+    };
+    let site = Site::new("\"one\"");
+    let server = Shelf::default()
+        .file("one", "one-1.tar.gz", of("one", "two"))
+        .file("two", "two-1.tar.gz", of("two", "one"))
+        .serve();
+    site.run(&server, &["lock"])
+        .expect(1)
+        .says(&["it would have to be built first (one → two → one)"]);
+}
+
+#[test]
+fn a_stopped_command_leaves_no_build_behind() {
+    for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let site = Site::new("\"demo\"");
+        let fifo = site.scratch.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        // It says which process it is, and goes on for ever.
+        let script = format!(
+            "import os\nopen({:?}, 'w').write(str(os.getpid()))\nwhile True: pass\n",
+            fifo.display().to_string()
+        );
+        let server = Shelf::default()
+            .file(
+                "demo",
+                "demo-1.0.tar.gz",
+                in_tree("demo", "1.0", &[("before.py", &script)]),
+            )
+            .serve();
+        let mut command = site
+            .bench
+            .command(&["lock"])
+            .env("UV_DEFAULT_INDEX", server.index())
+            .into_command();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let build: i32 = fs::read_to_string(&fifo).unwrap().parse().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), code);
+        let build = Pid::from_raw(build).unwrap();
+        // The kernel ends it at its own time; a zombie is nobody's burden but init's.
+        while test_kill_process(build).is_ok() && !is_dead(build) {
+            std::thread::yield_now();
+        }
+        assert!(!site.bench.path("pylock.toml").exists());
+    }
+}
+
+fn is_dead(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_setup_py_with_machine_code_is_built_by_the_real_setuptools() {
+    let wheels = crate::support::wheels::real();
+    let setuptools = wheels.iter().find(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("setuptools-")
+    });
+    let Some(setuptools) = setuptools else {
+        eprintln!("skipped: tests/store has no setuptools (run tests/setup)");
+        return;
+    };
+    let site = Site::new("\"native\"");
+    let setup = "from setuptools import setup, Extension\n\
+                 setup(name='native', version='1.0', ext_modules=[Extension('native', ['native.c'])])\n";
+    let code = "#include <Python.h>\n#include <math.h>\n\
+                static PyObject *f(PyObject *s, PyObject *a) { return PyFloat_FromDouble(sqrt(PyFloat_AsDouble(a))); }\n\
+                static PyMethodDef m[] = {{\"root\", f, METH_O, \"\"}, {0}};\n\
+                static struct PyModuleDef d = {PyModuleDef_HEAD_INIT, \"native\", 0, -1, m};\n\
+                PyMODINIT_FUNC PyInit_native(void) { return PyModule_Create(&d); }\n";
+    let archive = sdist("native", "1.0", &[("setup.py", setup), ("native.c", code)]);
+    let name = setuptools.file_name().unwrap().to_str().unwrap().to_owned();
+    let server = Shelf::default()
+        .file("native", "native-1.0.tar.gz", archive)
+        .file("setuptools", &name, fs::read(setuptools).unwrap())
+        .serve();
+    site.run(&server, &["lock"]).expect(0);
+    let with = site.built("native").unwrap();
+    assert!(with.len() == 1 && with[0].starts_with("setuptools=="), "{with:?}");
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.python("import native; print(native.root(9.0))"), "3.0");
+    let tags =
+        site.python("import importlib.metadata as m; print(m.distribution('native').read_text('WHEEL'))");
+    assert!(tags.contains("-linux_"), "{tags}");
+}
