@@ -281,7 +281,7 @@ fn headers_are_what_they_should_be() {
         "x path=a\n",
         "99 path=a\n",
         "9 path=ab\n",
-        "11 path=ab\n",
+        "12 path=ab\n",
         " path=a\n",
         "3 \n",
         "99999999999 path=a\n",
