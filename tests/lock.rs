@@ -363,7 +363,9 @@ fn source_archives_count_where_their_metadata_is_final() {
     let outcome = bench.lock(&server, &[]);
     assert_eq!(outcome.code, 1);
     assert!(
-        outcome.stderr.contains("s 1.0 has to be built"),
+        outcome
+            .stderr
+            .contains("cannot build s-1.0.tar.gz: it has no pyproject.toml"),
         "{}",
         outcome.stderr
     );

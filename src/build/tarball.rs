@@ -97,7 +97,6 @@ pub fn read(bytes: &mut dyn Read, into: &mut SafeFolder) -> Result<(), Refusal> 
             "its last header describes an entry that is not there".into(),
         ));
     }
-    drop(archive);
     // Behind the end there may be padding; a reader that goes on would find more entries in anything else.
     let mut buffer = vec![0; 64 << 10];
     loop {
