@@ -4,7 +4,7 @@ use super::{Failure, Session};
 use crate::debian::{self, Archive, Wanted};
 use crate::lock::Lock;
 use crate::lock::base::Base;
-use crate::project::Manifest;
+use crate::project::{Manifest, record};
 use crate::python::target::Platform;
 use crate::targets::buildpack::{self, Additions, Facts};
 use crate::targets::{BaseChoice, Targets};
@@ -82,16 +82,17 @@ pub fn packages(manifest: &Manifest) -> Result<Vec<String>, Failure> {
     Ok(names.into_iter().collect())
 }
 
-/// What buildpacks add for what is declared.
+/// What buildpacks add for what is declared, and for what was trained: a framework may come with another dependency.
 pub fn additions(manifest: &Manifest) -> Result<Additions, Failure> {
     let declared = manifest.pyproject.dependencies.iter();
+    let trained = record::files(&manifest.root)?.unwrap_or_default();
     let facts = Facts {
+        formats: trained.values.into_values().map(|value| value.format).collect(),
         distributions: declared
             .map(|declared| declared.requirement.name.clone())
             .collect(),
         has_entry: manifest.config.serve.entry.is_some(),
         root: Some(&manifest.root),
-        ..Facts::default()
     };
     applying(manifest, &facts)
 }
