@@ -261,7 +261,7 @@ impl Shared {
         if about.absent {
             return Some((about, None));
         }
-        let page = Page::load(bytes[4 + length..].to_vec(), label)?;
+        let page = Page::load(bytes.slice(4 + length..), label)?;
         Some((about, Some(page)))
     }
 

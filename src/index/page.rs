@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use uv_distribution_filename::{SourceDistExtension, SourceDistFilename, WheelFilename};
 use uv_normalize::PackageName;
 use uv_pep440::{Version, VersionSpecifiers};
@@ -17,7 +18,7 @@ use crate::python::metadata::python_specifiers;
 
 /// What an index says of one project. Versions ascend.
 pub struct Page {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     versions: Vec<Version>,
     /// Where each version's files start; one more than there are versions.
     starts: Vec<u32>,
@@ -94,7 +95,8 @@ impl Page {
         }
         rows.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| one.2.name.cmp(&other.2.name)));
         rows.dedup_by(|one, other| one.2.name == other.2.name);
-        Self::load(encode(&rows), index).unwrap_or_else(|| unreachable!("a page that was just encoded"))
+        Self::load(encode(&rows).into(), index)
+            .unwrap_or_else(|| unreachable!("a page that was just encoded"))
     }
 
     /// The block of bytes that [`Page::load`] reads.
@@ -103,7 +105,7 @@ impl Page {
     }
 
     /// Reads what [`Page::bytes`] gave; `None` if it is another form or damaged.
-    pub fn load(bytes: Vec<u8>, index: &str) -> Option<Self> {
+    pub fn load(bytes: Bytes, index: &str) -> Option<Self> {
         if bytes.get(..4)? != MAGIC {
             return None;
         }
@@ -415,7 +417,7 @@ mod tests {
                 file("foo_bar-one.tar.gz"),
             ],
         );
-        let page = Page::load(page.bytes().to_vec(), "x").unwrap();
+        let page = Page::load(page.bytes.clone(), "x").unwrap();
         let versions: Vec<String> = page.versions().iter().map(ToString::to_string).collect();
         assert_eq!(versions, ["1.9", "1.10"]);
         let files: Vec<Listed<'_>> = page.files(0).collect();
@@ -439,7 +441,7 @@ mod tests {
         assert!(files[1].is_wheel() && files[1].wheel().is_some());
         for cut in 0..page.bytes().len() {
             // A damaged page is refused or reads as other text; it never panics.
-            if let Some(page) = Page::load(page.bytes()[..cut].to_vec(), "x") {
+            if let Some(page) = Page::load(page.bytes.slice(..cut), "x") {
                 let _ = page.files(0).map(|file| file.name().len()).sum::<usize>();
             }
         }

@@ -238,21 +238,16 @@ impl Selector {
                 blame(Unusable::Other(Reason::NoBinary));
                 continue;
             }
-            let Some(wheel) = file.wheel() else { continue };
-            let implied = tags::implied(wheel);
-            let rank = if implied.is_true() {
-                3
-            } else if wheel
-                .platform_tags()
-                .iter()
-                .any(|tag| tag.is_linux() && tag.is_x86_64())
-            {
-                2
-            } else {
-                1
+            let Some(implied) = tags::implied(file.name()) else {
+                continue;
+            };
+            let rank = match implied {
+                _ if implied.marker.is_true() => 3,
+                _ if implied.linux_amd64 => 2,
+                _ => 1,
             };
             best = better(best, (rank, file));
-            if implied.is_disjoint(environment.marker) || !tags::is_ordinary(wheel) {
+            if !implied.ordinary || implied.marker.is_disjoint(environment.marker) {
                 blame(Unusable::Other(Reason::NoUsableWheel));
                 continue;
             }

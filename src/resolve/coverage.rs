@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use uv_distribution_filename::WheelFilename;
 use uv_normalize::PackageName;
 use uv_pep508::MarkerTree;
 
@@ -46,11 +45,7 @@ impl Required {
     ) -> Option<String> {
         let demands = self.by_name.get(name)?;
         let unmet = demands.iter().find(|demand| {
-            environment.includes(demand.marker)
-                && !wheels
-                    .iter()
-                    .filter_map(Listed::wheel)
-                    .any(|wheel| fits(wheel, demand))
+            environment.includes(demand.marker) && !wheels.iter().any(|wheel| fits(wheel.name(), demand))
         })?;
         Some(unmet.shown.clone())
     }
@@ -128,10 +123,8 @@ impl Demand {
             versions.partition_point(|other| *other < version)
         });
         let serves = |position: &usize| {
-            page.files(*position).any(|file| match file.wheel() {
-                Some(wheel) => fits(wheel, self),
-                None => !file.is_wheel(),
-            })
+            page.files(*position)
+                .any(|file| !file.is_wheel() || fits(file.name(), self))
         };
         let older = (0..at).rev().find(serves);
         let found = older.or_else(|| (at..versions.len()).find(serves))?;
@@ -231,17 +224,13 @@ fn at(platform: Platform, python: Option<PythonVersion>) -> MarkerTree {
 }
 
 fn has_wheel(package: &Package, demand: &Demand) -> bool {
-    package
-        .wheels()
-        .iter()
-        .filter_map(|file| file.name.parse::<WheelFilename>().ok())
-        .any(|wheel| fits(&wheel, demand))
+    package.wheels().iter().any(|file| fits(&file.name, demand))
 }
 
-fn fits(wheel: &WheelFilename, demand: &Demand) -> bool {
-    tags::is_ordinary(wheel)
-        && !tags::implied(wheel).is_disjoint(demand.marker)
-        && demand
-            .platform
-            .is_none_or(|(platform, libc)| tags::fits_platform(wheel, platform, libc))
+fn fits(name: &str, demand: &Demand) -> bool {
+    tags::implied(name).is_some_and(|implied| implied.ordinary && !implied.marker.is_disjoint(demand.marker))
+        && demand.platform.is_none_or(|(platform, libc)| {
+            name.parse()
+                .is_ok_and(|wheel| tags::fits_platform(&wheel, platform, libc))
+        })
 }

@@ -188,10 +188,6 @@ fn usable_files(mut package: Package, wanted: &Wanted) -> Package {
     };
     // Group and extra markers say who wants a package, not where it can be.
     let place = package.marker.and(wanted.universe());
-    wheels.retain(|file| {
-        file.name
-            .parse()
-            .is_ok_and(|wheel| !tags::implied(&wheel).is_disjoint(place))
-    });
+    wheels.retain(|file| tags::implied(&file.name).is_some_and(|implied| !implied.marker.is_disjoint(place)));
     package
 }

@@ -9,18 +9,30 @@ use uv_platform_tags::{AbiTag, Arch, LanguageTag, PlatformTag};
 
 use crate::python::target::{Libc, Platform};
 
-/// Markers by the text of a wheel's tags: versions of one package share them, and making one costs parsing.
-static IMPLIED: LazyLock<Mutex<HashMap<String, MarkerTree>>> = LazyLock::new(Mutex::default);
+/// What the tags of a wheel say, as far as a solve asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Implied {
+    /// The environments that the wheel fits, as far as markers can say (they know no C library).
+    pub marker: MarkerTree,
+    /// Whether an ordinary interpreter can load it: wheels for free-threaded or debug builds alone do not count.
+    pub ordinary: bool,
+    /// Whether it is built for the machine that most images are for.
+    pub linux_amd64: bool,
+}
 
-/// The environments that `wheel` fits, as far as markers can say (they know no C library).
-pub(super) fn implied(wheel: &WheelFilename) -> MarkerTree {
-    let text = wheel.to_string();
+/// By the text of the tags: versions of one package share them, and making a marker costs parsing.
+static IMPLIED: LazyLock<Mutex<HashMap<String, Implied>>> = LazyLock::new(Mutex::default);
+
+/// What the tags in a wheel's file name say; `None` if `name` is not a wheel's.
+pub(super) fn implied(name: &str) -> Option<Implied> {
     // `name-version[-build]-python-abi-platform.whl`: the last three parts are the tags.
-    let key = text.rsplitn(4, '-').take(3).collect::<Vec<_>>().join("-");
+    let start = name.rmatch_indices('-').nth(2)?.0;
+    let key = name.get(start..)?;
     let mut known = IMPLIED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(marker) = known.get(&key) {
-        return *marker;
+    if let Some(implied) = known.get(key) {
+        return Some(*implied);
     }
+    let wheel: WheelFilename = name.parse().ok()?;
     let mut python = MarkerTree::FALSE;
     for language in wheel.python_tags() {
         for abi in wheel.abi_tags() {
@@ -31,16 +43,18 @@ pub(super) fn implied(wheel: &WheelFilename) -> MarkerTree {
         .platform_tags()
         .iter()
         .fold(MarkerTree::FALSE, |all, tag| all.or(platform_marker(tag)));
-    let marker = python.and(platform);
-    known.insert(key, marker);
-    marker
-}
-
-/// Whether an ordinary interpreter can load `wheel`: wheels for free-threaded or debug builds alone do not count.
-pub(super) fn is_ordinary(wheel: &WheelFilename) -> bool {
-    wheel.abi_tags().iter().any(
-        |abi| !matches!(abi, AbiTag::CPython { variant, .. } if variant.to_string().contains(['t', 'd'])),
-    )
+    let implied = Implied {
+        marker: python.and(platform),
+        ordinary: wheel.abi_tags().iter().any(
+            |abi| !matches!(abi, AbiTag::CPython { variant, .. } if variant.to_string().contains(['t', 'd'])),
+        ),
+        linux_amd64: wheel
+            .platform_tags()
+            .iter()
+            .any(|tag| tag.is_linux() && tag.is_x86_64()),
+    };
+    known.insert(key.to_owned(), implied);
+    Some(implied)
 }
 
 /// Whether `wheel` installs on `platform` with that C library, whatever the interpreter.
