@@ -204,6 +204,8 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
             "import names after {:.2} s",
             started.elapsed().as_secs_f64()
         ));
+        // The process ends soon: giving a hundred pages back takes as long as writing the lock.
+        std::mem::forget(network);
         Ok::<_, Failure>((solved, builder))
     });
     reporter.finish(task);

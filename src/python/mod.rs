@@ -13,6 +13,9 @@ pub mod wheel;
 /// encoded after one decoding (`..%252f`) is not plain.
 pub fn file_name_of(url: &url::Url) -> Option<String> {
     let last = url.path_segments()?.next_back()?;
+    if !last.contains('%') {
+        return is_plain_file_name(last).then(|| last.to_owned());
+    }
     let mut bytes = Vec::with_capacity(last.len());
     let mut rest = last.as_bytes();
     while let Some((&first, more)) = rest.split_first() {

@@ -1,6 +1,6 @@
 //! What was chosen before: versions that are taken again where they fit, so that a lock moves only when it must.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use uv_normalize::PackageName;
 use uv_pep440::Version;
@@ -14,6 +14,8 @@ pub struct Preferences {
     by_name: HashMap<PackageName, Vec<Preference>>,
     /// Where the earlier lock forked.
     pub forks: Vec<MarkerTree>,
+    /// The names of the earlier lock: most of them will be asked for.
+    pub expected: BTreeSet<PackageName>,
 }
 
 /// One version that was chosen before.
@@ -29,6 +31,7 @@ impl Preferences {
     pub fn from_lock(lock: &Lock, upgrade: &[PackageName]) -> Self {
         let mut preferences = Self {
             forks: lock.mlrails.forks.clone(),
+            expected: lock.packages.iter().map(|package| package.name.clone()).collect(),
             ..Self::default()
         };
         for package in &lock.packages {

@@ -154,6 +154,13 @@ pub(super) fn solve(context: &Context<'_>) -> Result<Vec<Solution>, ResolveError
     let mut preferences = context.preferences.clone();
     let mut stack: Vec<Fork> = start(context).into_iter().map(Fork::new).collect();
     stack.reverse();
+    if let Some(fork) = stack.last() {
+        // Their pages and metadata are read side by side, and not one after the other as they are met.
+        let shared = Arc::new(preferences.clone());
+        for name in &preferences.expected {
+            request(context, name, Ranges::full(), &fork.environment, &shared);
+        }
+    }
     let mut solutions = Vec::new();
     while let Some(fork) = stack.pop() {
         match run(context, fork, &preferences)? {
@@ -342,19 +349,29 @@ fn prefetch(context: &Context<'_>, fork: &mut Fork, preferences: &Arc<Preference
         if !requested.insert(name.clone()) {
             continue;
         }
-        let (selector, preferences) = (context.selector.clone(), preferences.clone());
-        let (name, range, environment) = (name.clone(), range.clone(), environment.clone());
-        let asked = name.clone();
-        context.index.request(
-            &asked,
-            Some(Box::new(move |page| {
-                match selector.choose(&name, page, &range, &environment, &preferences) {
-                    Choice::Version(_, file) => Some(file),
-                    _ => None,
-                }
-            })),
-        );
+        request(context, name, range.clone(), environment, preferences);
     }
+}
+
+/// Asks for the page of `name`, and for the metadata of what would be chosen from it now.
+fn request(
+    context: &Context<'_>,
+    name: &PackageName,
+    range: Ranges<Version>,
+    environment: &Environment,
+    preferences: &Arc<Preferences>,
+) {
+    let (selector, preferences) = (context.selector.clone(), preferences.clone());
+    let (asked, environment) = (name.clone(), environment.clone());
+    context.index.request(
+        name,
+        Some(Box::new(move |page| {
+            match selector.choose(&asked, page, &range, &environment, &preferences) {
+                Choice::Version(_, file) => Some(file),
+                _ => None,
+            }
+        })),
+    );
 }
 
 enum Step {
