@@ -2,16 +2,19 @@
 //!
 //! Purely syntactic and on the generous side: a name that might be the module's is taken to be. `reach` resolves what is found here.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod scope;
+
+use std::collections::BTreeSet;
 
 use ruff_python_ast::visitor::{self, Visitor};
 use ruff_python_ast::{
-    self as ast, ExceptHandler, Expr, ExprContext, InterpolatedStringElement, Parameters, Pattern, Stmt,
-    StmtFunctionDef, StmtIf,
+    self as ast, ExceptHandler, Expr, ExprContext, InterpolatedStringElement, Pattern, Stmt, StmtFunctionDef,
+    StmtIf,
 };
 use ruff_text_size::{Ranged, TextRange};
 
 use super::Module;
+use scope::{Scope, captured, parameter_names, stored_names};
 
 /// Which code is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,16 +111,6 @@ pub fn script_uses<'a>(module: &'a Module, body: &'a [Stmt]) -> Uses<'a> {
     collector.uses
 }
 
-/// The names that are local to one function or class, and what those that it imports stand for.
-#[derive(Default)]
-struct Scope<'a> {
-    locals: BTreeSet<&'a str>,
-    imported: BTreeMap<&'a str, String>,
-    /// A class's names are seen by its own statements once they are bound, and never by its methods. Source: the language
-    /// reference, "Resolution of names".
-    is_class: bool,
-}
-
 struct Collector<'a> {
     module: &'a Module,
     part: Part,
@@ -211,35 +204,10 @@ impl<'a> Collector<'a> {
 
     /// Looks into `body`, whose own names are `names` and what it binds.
     fn inside(&mut self, names: BTreeSet<&'a str>, body: &'a [Stmt]) {
-        let mut scope = Scope {
-            locals: names,
-            ..Scope::default()
-        };
-        let mut locals = Locals {
-            module: self.module,
-            scope: &mut scope,
-            outer: BTreeSet::new(),
-            comprehensions: 0,
-        };
-        locals.visit_body(body);
-        let outer = locals.outer;
-        scope.locals.retain(|name| !outer.contains(name));
-        self.scopes.push(scope);
+        self.scopes.push(Scope::of_body(self.module, names, body));
         self.visit_body(body);
         self.scopes.pop();
     }
-}
-
-fn parameter_names<'a>(parameters: &'a Parameters, names: &mut BTreeSet<&'a str>) {
-    let plain = parameters
-        .iter_non_variadic_params()
-        .map(|with_default| &with_default.parameter);
-    let variadic = parameters
-        .vararg
-        .iter()
-        .chain(&parameters.kwarg)
-        .map(|boxed| &**boxed);
-    names.extend(plain.chain(variadic).map(|parameter| parameter.name.as_str()));
 }
 
 impl<'a> Visitor<'a> for Collector<'a> {
@@ -278,10 +246,7 @@ impl<'a> Visitor<'a> for Collector<'a> {
                     self.visit_arguments(arguments);
                 }
                 // The class's own names are no bindings of the module.
-                self.scopes.push(Scope {
-                    is_class: true,
-                    ..Scope::default()
-                });
+                self.scopes.push(Scope::of_class());
                 self.visit_body(&class.body);
                 self.scopes.pop();
             }
@@ -411,17 +376,6 @@ fn chain(expression: &Expr) -> Option<(&str, Vec<&str>)> {
     }
 }
 
-/// The name that a `case` pattern itself binds.
-fn captured(pattern: &Pattern) -> Option<&str> {
-    let name = match pattern {
-        Pattern::MatchAs(capture) => capture.name.as_ref(),
-        Pattern::MatchStar(star) => star.name.as_ref(),
-        Pattern::MatchMapping(mapping) => mapping.rest.as_ref(),
-        _ => None,
-    };
-    name.map(|name| name.as_str())
-}
-
 impl<'a> Collector<'a> {
     /// `if TYPE_CHECKING:` never runs, nor does `if __name__ == "__main__":` where modules are imported.
     fn branches(&mut self, branches: &'a StmtIf) {
@@ -481,99 +435,6 @@ fn catches_import_error(handler: &ExceptHandler) -> bool {
     match &**kind {
         Expr::Tuple(kinds) => kinds.elts.iter().any(is_import_error),
         kind => is_import_error(kind),
-    }
-}
-
-fn stored_names<'a>(target: &'a Expr, names: &mut BTreeSet<&'a str>) {
-    match target {
-        Expr::Name(name) => {
-            names.insert(name.id.as_str());
-        }
-        Expr::Tuple(tuple) => tuple.elts.iter().for_each(|element| stored_names(element, names)),
-        Expr::List(list) => list.elts.iter().for_each(|element| stored_names(element, names)),
-        Expr::Starred(starred) => stored_names(&starred.value, names),
-        _ => {}
-    }
-}
-
-/// Collects the names that a function's body binds, without entering functions inside it.
-struct Locals<'a, 's> {
-    module: &'a Module,
-    scope: &'s mut Scope<'a>,
-    /// Declared `global` or `nonlocal`.
-    outer: BTreeSet<&'a str>,
-    /// How many comprehensions are around: what they store is their own.
-    comprehensions: usize,
-}
-
-impl<'a> Visitor<'a> for Locals<'a, '_> {
-    fn visit_stmt(&mut self, statement: &'a Stmt) {
-        match statement {
-            Stmt::FunctionDef(function) => {
-                self.scope.locals.insert(function.name.as_str());
-            }
-            Stmt::ClassDef(class) => {
-                self.scope.locals.insert(class.name.as_str());
-            }
-            Stmt::Global(global) => self.outer.extend(global.names.iter().map(|name| name.as_str())),
-            Stmt::Nonlocal(nonlocal) => self.outer.extend(nonlocal.names.iter().map(|name| name.as_str())),
-            Stmt::Import(import) => {
-                for alias in &import.names {
-                    let module = alias.name.as_str();
-                    let top = module.split('.').next().unwrap_or(module);
-                    let (binds, path) = match &alias.asname {
-                        Some(name) => (name.as_str(), module),
-                        None => (top, top),
-                    };
-                    self.scope.imported.insert(binds, path.to_owned());
-                }
-            }
-            Stmt::ImportFrom(from) => {
-                let Some(base) = from_base(self.module, from) else {
-                    return;
-                };
-                for alias in &from.names {
-                    let name = alias.name.as_str();
-                    let binds = alias.asname.as_ref().map_or(name, |name| name.as_str());
-                    self.scope.imported.insert(binds, format!("{base}.{name}"));
-                }
-            }
-            _ => visitor::walk_stmt(self, statement),
-        }
-    }
-
-    fn visit_except_handler(&mut self, handler: &'a ExceptHandler) {
-        let ExceptHandler::ExceptHandler(inner) = handler;
-        if let Some(name) = &inner.name {
-            self.scope.locals.insert(name.as_str());
-        }
-        visitor::walk_except_handler(self, handler);
-    }
-
-    fn visit_expr(&mut self, expression: &'a Expr) {
-        match expression {
-            Expr::Name(name) if name.ctx == ExprContext::Store && self.comprehensions == 0 => {
-                self.scope.locals.insert(name.id.as_str());
-            }
-            // Inside a comprehension too, `:=` binds a name of the function. Source: PEP 572.
-            Expr::Named(named) => {
-                stored_names(&named.target, &mut self.scope.locals);
-                visitor::walk_expr(self, expression);
-            }
-            // Names inside are the lambda's.
-            Expr::Lambda(_) => {}
-            Expr::ListComp(_) | Expr::SetComp(_) | Expr::DictComp(_) | Expr::Generator(_) => {
-                self.comprehensions += 1;
-                visitor::walk_expr(self, expression);
-                self.comprehensions -= 1;
-            }
-            _ => visitor::walk_expr(self, expression),
-        }
-    }
-
-    fn visit_pattern(&mut self, pattern: &'a Pattern) {
-        self.scope.locals.extend(captured(pattern));
-        visitor::walk_pattern(self, pattern);
     }
 }
 

@@ -11,6 +11,7 @@ mod allowed;
 mod array;
 mod machine;
 mod stream;
+mod value;
 
 use std::collections::BTreeSet;
 use std::fmt;

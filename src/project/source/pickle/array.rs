@@ -3,8 +3,8 @@
 //! Source: `NumpyArrayWrapper.write_array` in joblib's `numpy_pickle.py`; `dtype.__reduce__` and `__setstate__` of numpy.
 
 use super::PickleError;
-use super::machine::{Dict, Value};
 use super::stream::Input;
+use super::value::{Dict, Value};
 
 /// As much of a numpy dtype as its size needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
