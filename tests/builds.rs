@@ -10,7 +10,10 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::lock::Bench;
 use crate::support::driver::Outcome;
 use crate::support::index::{Server, Shelf};
+use crate::support::road::{LOCK, road};
 use crate::support::sdists::{BACKEND, PREPARE, count, in_tree, sdist};
+use crate::support::store::covered;
+use crate::support::validator::{merged, validate};
 
 /// A project, an index on loopback, and a file in which builds count their hooks.
 struct Site {
@@ -606,15 +609,18 @@ fn is_dead(process: Pid) -> bool {
 
 #[test]
 fn a_setup_py_with_machine_code_is_built_by_the_real_setuptools() {
-    let wheels = crate::support::wheels::real();
-    let setuptools = wheels.iter().find(|path| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("setuptools-")
-    });
-    let Some(setuptools) = setuptools else {
-        eprintln!("skipped: tests/store has no setuptools (run tests/setup)");
+    if !covered("builds by setuptools", &["wheels/"]) {
         return;
+    }
+    let wheels = crate::support::wheels::real();
+    let is_it = |path: &&PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("setuptools-")
     };
+    let setuptools = wheels.iter().find(is_it).unwrap();
     let site = Site::new("\"native\"");
     let setup = "from setuptools import setup, Extension\n\
                  setup(name='native', version='1.0', ext_modules=[Extension('native', ['native.c'])])\n";
@@ -637,4 +643,71 @@ fn a_setup_py_with_machine_code_is_built_by_the_real_setuptools() {
     let tags =
         site.python("import importlib.metadata as m; print(m.distribution('native').read_text('WHEEL'))");
     assert!(tags.contains("-linux_"), "{tags}");
+}
+
+#[test]
+fn an_image_holds_what_was_built_if_it_runs_there() {
+    let Some(road) = road("an image with what was built from source", &[]) else {
+        return;
+    };
+    let image = |files: &[(&str, &str)], flags: &[&str]| {
+        let scratch = tempfile::tempdir().unwrap();
+        let project = road.copy(scratch.path());
+        fs::create_dir(project.join("links")).unwrap();
+        fs::write(
+            project.join("links/thing-1.0.tar.gz"),
+            in_tree("thing", "1.0", files),
+        )
+        .unwrap();
+        let pyproject = fs::read_to_string(project.join("pyproject.toml")).unwrap();
+        let pyproject = pyproject
+            .replace("dependencies = [", "dependencies = [\n    \"thing\",")
+            .replace("[tool.uv]", "[tool.uv]\nfind-links = [\"links\"]");
+        fs::write(project.join("pyproject.toml"), pyproject).unwrap();
+        fs::write(
+            project.join("mlrails.toml"),
+            "[dependencies]\nkeep = [\"thing\"]\n",
+        )
+        .unwrap();
+        road.on(&project, &LOCK).run().expect(0);
+        let outcome = road.on(&project, &[&["image"], flags].concat()).run();
+        let paths = (outcome.code == 0).then(|| merged(&validate(&project.join("dist/churn"))));
+        (outcome, paths)
+    };
+    let (outcome, paths) = image(&[], &[]);
+    assert!(
+        !outcome.stderr.contains("was built on this machine"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        paths
+            .unwrap()
+            .contains_key("opt/venv/lib/python3.11/site-packages/thing.py")
+    );
+    image(&[], &["--no-build"])
+        .0
+        .expect(1)
+        .says(&["thing 1.0 would have to be built"]);
+
+    let here = "cp311-cp311-linux_x86_64";
+    let (outcome, paths) = image(&[("tag.txt", here), ("lib.so", "\x7fELF GLIBC_2.17\0")], &[]);
+    outcome.expect(0).says(&[
+        "thing 1.0 has no wheel for linux/amd64",
+        "it was built on this machine",
+    ]);
+    assert!(
+        paths
+            .unwrap()
+            .contains_key("opt/venv/lib/python3.11/site-packages/thing_lib.so")
+    );
+    let newer = [("tag.txt", here), ("lib.so", "\x7fELF GLIBC_2.17\0GLIBC_2.99\0")];
+    image(&newer, &[]).0.expect(1).says(&[
+        "needs glibc 2.99; the image has glibc 2.36",
+        "hint: build on a machine as old",
+    ]);
+    image(&[("tag.txt", "cp312-cp312-linux_x86_64")], &[])
+        .0
+        .expect(1)
+        .says(&["no locked wheel of thing 1.0 fits"]);
 }

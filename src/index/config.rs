@@ -73,12 +73,21 @@ impl Location {
     }
 }
 
+/// A folder or a flat page, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FindLinks {
+    /// A URL, or a path.
+    pub written: String,
+    /// What a relative path is relative to: the project's folder for what stands in its files; empty for the current one.
+    pub from: PathBuf,
+}
+
 /// Everything that is asked, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Locations {
     pub indexes: Vec<Location>,
     /// Folders and flat pages whose files are candidates beside the indexes'.
-    pub find_links: Vec<String>,
+    pub find_links: Vec<FindLinks>,
     pub pins: HashMap<PackageName, String>,
     netrc: Vec<Machine>,
 }
@@ -136,10 +145,14 @@ impl Locations {
             .collect();
         pins.sort();
         lines.extend(pins);
-        lines.extend(self.find_links.iter().map(|link| match Url::parse(link) {
-            Ok(url) => format!("find-links = {}", Redacted(&url)),
-            Err(_) => format!("find-links = {link}"),
-        }));
+        lines.extend(
+            self.find_links
+                .iter()
+                .map(|link| match Url::parse(&link.written) {
+                    Ok(url) => format!("find-links = {}", Redacted(&url)),
+                    Err(_) => format!("find-links = {}", link.written),
+                }),
+        );
         lines
     }
 }
@@ -219,7 +232,16 @@ pub fn locations(
             .flat_map(|value| value.split(','))
             .map(str::to_owned),
     );
-    find_links.extend(declared.find_links.iter().chain(&uv.find_links).cloned());
+    let placed = |from: &Path, written: String| FindLinks {
+        written,
+        from: from.to_owned(),
+    };
+    let mut find_links: Vec<FindLinks> = find_links
+        .into_iter()
+        .map(|written| placed(Path::new(""), written))
+        .collect();
+    let files = declared.find_links.iter().chain(&uv.find_links);
+    find_links.extend(files.map(|written| placed(folder, written.clone())));
     Ok(Locations {
         indexes,
         find_links,

@@ -283,14 +283,14 @@ impl Shared {
             .get_or_try_init(|| async {
                 let mut files = Vec::new();
                 for place in &self.locations.find_links {
-                    match Url::parse(place) {
+                    match Url::parse(&place.written) {
                         Ok(url) if url.scheme() == "http" || url.scheme() == "https" => {
                             files.extend(self.flat_page(&url).await?);
                         }
                         Ok(url) if url.scheme() == "file" => {
                             files.extend(folder_files(Path::new(url.path()))?);
                         }
-                        _ => files.extend(folder_files(Path::new(place))?),
+                        _ => files.extend(folder_files(&place.from.join(&place.written))?),
                     }
                 }
                 Ok::<_, IndexError>(files)

@@ -6,11 +6,12 @@ use std::path::Path;
 /// A backend of the tree, in `backend.py`: standard library only. What it does follows from the files beside it.
 ///
 /// `requires.txt` is its Requires-Dist, `needs.txt` what get_requires_for_build_wheel answers; `before.py` runs first in every hook,
-/// with `hook` as its name.
+/// with `hook` as its name; `tag.txt` is the wheel's tag, and `lib.so` a library in it.
 pub const BACKEND: &str = r#"
 import base64, hashlib, os, zipfile
 
 NAME, VERSION = open("name.txt").read().split()
+TAG = open("tag.txt").read() if os.path.exists("tag.txt") else "py3-none-any"
 STEM = "%s-%s" % (NAME.replace("-", "_"), VERSION)
 
 
@@ -38,9 +39,11 @@ def build_wheel(folder, settings=None, metadata_folder=None):
     module = NAME.replace("-", "_") + ".py"
     files = {module: open(module).read() if os.path.exists(module) else "VERSION = %r\n" % VERSION}
     files[STEM + ".dist-info/METADATA"] = metadata()
-    files[STEM + ".dist-info/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[STEM + ".dist-info/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: %s\n" % TAG
+    if os.path.exists("lib.so"):
+        files[module[:-3] + "_lib.so"] = open("lib.so").read()
     record = ""
-    name = STEM + "-py3-none-any.whl"
+    name = "%s-%s.whl" % (STEM, TAG)
     with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
         for path, text in files.items():
             wheel.writestr(path, text)
