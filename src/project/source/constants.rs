@@ -5,12 +5,13 @@
 
 mod bindings;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use bindings::{assigned, constant, is_path_of, parameter};
-use ruff_python_ast::{Expr, ExprCall, InterpolatedStringElement, Operator, Stmt, StmtFunctionDef};
+use bindings::{Bound, TopLevel, is_path_of, parameter};
+use ruff_python_ast::{Expr, ExprCall, InterpolatedStringElement, Operator, StmtFunctionDef};
 
 use super::Module;
 use super::names::{Call, Root, Use};
@@ -22,6 +23,8 @@ const FOLLOWED: usize = 24;
 /// How many expressions are looked at for one value, and how many values it may have: functions call each other in many ways.
 const LOOKED_AT: usize = 2_000;
 const MOST: usize = 16;
+/// How many are looked at for all values of a project: a million calls that open a path are nobody's code.
+const LOOKED_AT_IN_ALL: usize = 1_000_000;
 
 /// One path that an expression can be.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +50,16 @@ pub struct Constants<'i, 's> {
     calls: BTreeMap<Unit, Vec<(&'s Module, &'i Call<'s>)>>,
     /// By module and function of a node: its settings' values, unknown ones as `None`.
     settings: &'i BTreeMap<(String, String), NodeSettings>,
+    /// Of the value that is being looked for, and of all.
     left: Cell<usize>,
+    left_in_all: Cell<usize>,
+    modules: RefCell<HashMap<*const Module, Rc<TopLevel<'s>>>>,
+    functions: RefCell<HashMap<*const StmtFunctionDef, Names<'s>>>,
+    /// What parameters are given: asked once, however often the function opens one.
+    given: RefCell<HashMap<(*const StmtFunctionDef, String), Vec<Found>>>,
 }
+
+type Names<'s> = HashMap<&'s str, Bound<'s>>;
 
 /// The settings of one node: `None` for a value that only Python or the environment knows.
 pub type NodeSettings = BTreeMap<String, Setting>;
@@ -80,6 +91,10 @@ impl<'i, 's> Constants<'i, 's> {
             calls,
             settings,
             left: Cell::new(0),
+            left_in_all: Cell::new(LOOKED_AT_IN_ALL),
+            modules: RefCell::default(),
+            functions: RefCell::default(),
+            given: RefCell::default(),
         }
     }
 
@@ -104,8 +119,11 @@ impl<'i, 's> Constants<'i, 's> {
 
     /// The paths that `expression` can be; empty where none can be told.
     pub fn paths(&self, at: At<'_, 's>, expression: &'s Expr) -> Vec<Found> {
-        self.left.set(LOOKED_AT);
+        let granted = LOOKED_AT.min(self.left_in_all.get());
+        self.left.set(granted);
         let mut found = self.evaluate(at, expression, FOLLOWED);
+        let used = granted - self.left.get();
+        self.left_in_all.set(self.left_in_all.get() - used);
         found.dedup();
         found
     }
@@ -151,7 +169,7 @@ impl<'i, 's> Constants<'i, 's> {
             }
             Expr::Attribute(attribute) => match &*attribute.value {
                 // `config.DATA`, where `config` is a module of the project.
-                Expr::Name(name) if !is_bound(at, name.id.as_str()) => self
+                Expr::Name(name) if !self.is_bound(at, name.id.as_str()) => self
                     .index
                     .imported(&at.module.name, name.id.as_str())
                     .map(|path| self.elsewhere(path, Some(attribute.attr.as_str()), depth))
@@ -266,22 +284,22 @@ impl<'i, 's> Constants<'i, 's> {
                 within: &at.within[..=level],
             };
             let is_parameter = parameter(function, name).is_some();
-            match assigned(function, name).as_slice() {
-                [] if is_parameter => return self.parameter(around, function, name, depth),
-                [] => {}
-                [Some(value)] if !is_parameter => return self.evaluate(around, value, depth),
+            match self.bound(function, name) {
+                None if is_parameter => return self.parameter(around, function, name, depth),
+                None => {}
+                Some(Bound::Value(value)) if !is_parameter => return self.evaluate(around, value, depth),
                 // `path = Path(path)`: what is on the right is still the parameter.
-                [Some(value)] if is_path_of(value, name) => {
+                Some(Bound::Value(value)) if is_path_of(value, name) => {
                     return self.parameter(around, function, name, depth);
                 }
-                _ => return Vec::new(),
+                Some(_) => return Vec::new(),
             }
         }
         let module = At {
             module: at.module,
             within: &[],
         };
-        match constant(at.module, name) {
+        match self.constant(at.module, name) {
             Some(value) => self.evaluate(module, value, depth),
             None => match self.index.imported(&at.module.name, name) {
                 Some(path) => self.elsewhere(path, None, depth),
@@ -300,7 +318,7 @@ impl<'i, 's> Constants<'i, 's> {
         let Some(module) = self.index.sources().get(module) else {
             return Vec::new();
         };
-        let Some(value) = constant(module, name) else {
+        let Some(value) = self.constant(module, name) else {
             return Vec::new();
         };
         let at = At { module, within: &[] };
@@ -315,10 +333,25 @@ impl<'i, 's> Constants<'i, 's> {
         name: &str,
         depth: usize,
     ) -> Vec<Found> {
+        let key = (std::ptr::from_ref(function), name.to_owned());
+        let known = self.given.borrow().get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let found = self.look_at_calls(at, function, name, depth);
+            self.given.borrow_mut().insert(key, found.clone());
+            found
+        })
+    }
+
+    fn look_at_calls(
+        &self,
+        at: At<'_, 's>,
+        function: &'s StmtFunctionDef,
+        name: &str,
+        depth: usize,
+    ) -> Vec<Found> {
+        let address = std::ptr::from_ref(function);
         let (Some(index), Some((position, default))) = (
-            at.module.body().iter().position(
-                |statement| matches!(statement, Stmt::FunctionDef(found) if std::ptr::eq(found, function)),
-            ),
+            self.top_level(at.module).functions.get(&address).copied(),
             parameter(function, name),
         ) else {
             return Vec::new();
@@ -346,6 +379,9 @@ impl<'i, 's> Constants<'i, 's> {
             index,
         };
         for (caller, call) in self.calls.get(&unit).into_iter().flatten() {
+            if self.left.get() == 0 {
+                break;
+            }
             let arguments = &call.call.arguments;
             let positional = position.and_then(|position| {
                 let before = arguments.args.get(..=position)?;
@@ -376,6 +412,38 @@ impl<'i, 's> Constants<'i, 's> {
         found.truncate(MOST);
         found
     }
+
+    /// Whether a function around `at` has its own `name`.
+    fn is_bound(&self, at: At<'_, 's>, name: &str) -> bool {
+        at.within
+            .iter()
+            .any(|function| parameter(function, name).is_some() || self.bound(function, name).is_some())
+    }
+
+    fn bound(&self, function: &'s StmtFunctionDef, name: &str) -> Option<Bound<'s>> {
+        let mut known = self.functions.borrow_mut();
+        let names = known
+            .entry(std::ptr::from_ref(function))
+            .or_insert_with(|| bindings::of_function(function));
+        names.get(name).copied()
+    }
+
+    fn top_level(&self, module: &'s Module) -> Rc<TopLevel<'s>> {
+        let mut known = self.modules.borrow_mut();
+        let address = std::ptr::from_ref(module);
+        known
+            .entry(address)
+            .or_insert_with(|| Rc::new(TopLevel::of(module)))
+            .clone()
+    }
+
+    /// The value that the module's top level gives a name, if it does so once.
+    fn constant(&self, module: &'s Module, name: &str) -> Option<&'s Expr> {
+        match self.top_level(module).values.get(name) {
+            Some(Bound::Value(value)) => Some(value),
+            _ => None,
+        }
+    }
 }
 
 fn mapped(found: Vec<Found>, change: impl Fn(&Path) -> Option<PathBuf>) -> Vec<Found> {
@@ -399,13 +467,6 @@ fn given(found: Vec<Found>, place: &Place) -> Vec<Found> {
 
 fn appended(one: &Path, other: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(format!("{}{}", one.to_str()?, other.to_str()?)))
-}
-
-/// Whether a function around `at` has its own `name`.
-fn is_bound(at: At<'_, '_>, name: &str) -> bool {
-    at.within
-        .iter()
-        .any(|function| parameter(function, name).is_some() || !assigned(function, name).is_empty())
 }
 
 fn is_os_path(expression: &Expr) -> bool {

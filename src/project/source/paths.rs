@@ -277,4 +277,20 @@ mod tests {
         let found = opened_in(&[("features", text), ("places", places)], &[]);
         assert_eq!(found, ["data/x.csv", "data/y.csv"]);
     }
+
+    /// A generated file: each of its opens asks for names of a large module, and of a function that is called as often.
+    #[test]
+    fn a_large_module_is_looked_through_once() {
+        let mut text = IMPORTS.to_owned();
+        text.push_str("def _read(path):\n");
+        for at in 0..4_000 {
+            text.push_str(&format!(
+                "    open(path)\n    name{at} = unknown()\n    open(name{at})\n"
+            ));
+        }
+        for at in 0..4_000 {
+            text.push_str(&format!("X{at} = 'x{at}.csv'\nopen(X{at})\n_read(other{at})\n"));
+        }
+        assert_eq!(opened_in(&[("features", &text)], &[]).len(), 4_000);
+    }
 }

@@ -1,5 +1,7 @@
 //! What a name is bound to in a function or at a module's top level, by its syntax alone.
 
+use std::collections::HashMap;
+
 use ruff_python_ast::visitor::{self, Visitor};
 use ruff_python_ast::{Expr, ExprContext, Stmt, StmtFunctionDef};
 
@@ -34,49 +36,91 @@ pub(super) fn is_path_of(expression: &Expr, name: &str) -> bool {
     converts && call.arguments.len() == 1 && call.arguments.args.first().is_some_and(is_it)
 }
 
-/// What a function's body binds `name` to, functions inside it left out: `None` where it is not plainly assigned.
-pub(super) fn assigned<'s>(function: &'s StmtFunctionDef, name: &str) -> Vec<Option<&'s Expr>> {
-    let mut assigned = Assigned {
-        name,
-        values: Vec::new(),
-    };
+/// What a name is bound to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bound<'s> {
+    /// Once, by a plain assignment.
+    Value(&'s Expr),
+    /// Several times, or by something else: a loop, an import, a definition.
+    Unclear,
+}
+
+/// What a function's body binds, functions inside it left out.
+pub(super) fn of_function(function: &StmtFunctionDef) -> HashMap<&str, Bound<'_>> {
+    let mut assigned = Assigned::default();
     assigned.visit_body(&function.body);
-    assigned.values
+    assigned.names
 }
 
-struct Assigned<'n, 's> {
-    name: &'n str,
-    values: Vec<Option<&'s Expr>>,
+/// What a module's top level assigns, and where its functions stand in its body.
+pub(super) struct TopLevel<'s> {
+    pub values: HashMap<&'s str, Bound<'s>>,
+    /// By address: names may be defined twice.
+    pub functions: HashMap<*const StmtFunctionDef, usize>,
 }
 
-impl<'s> Visitor<'s> for Assigned<'_, 's> {
+impl<'s> TopLevel<'s> {
+    pub(super) fn of(module: &'s Module) -> Self {
+        let mut assigned = Assigned::default();
+        let mut functions = HashMap::new();
+        for (index, statement) in module.body().iter().enumerate() {
+            match statement {
+                Stmt::Assign(_) | Stmt::AnnAssign(_) => assigned.visit_stmt(statement),
+                Stmt::FunctionDef(function) => {
+                    functions.insert(std::ptr::from_ref(function), index);
+                }
+                _ => {}
+            }
+        }
+        Self {
+            values: assigned.names,
+            functions,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Assigned<'s> {
+    names: HashMap<&'s str, Bound<'s>>,
+}
+
+impl<'s> Assigned<'s> {
+    fn bind(&mut self, name: &'s str, bound: Bound<'s>) {
+        let known = self.names.entry(name);
+        known.and_modify(|known| *known = Bound::Unclear).or_insert(bound);
+    }
+}
+
+impl<'s> Visitor<'s> for Assigned<'s> {
     fn visit_stmt(&mut self, statement: &'s Stmt) {
-        let is_it = |target: &Expr| matches!(target, Expr::Name(found) if found.id.as_str() == self.name);
         match statement {
-            Stmt::Assign(assign) if assign.targets.iter().any(is_it) => self.values.push(Some(&assign.value)),
-            Stmt::AnnAssign(assign) if is_it(&assign.target) => {
-                if let Some(value) = &assign.value {
-                    self.values.push(Some(value));
+            Stmt::Assign(assign) => {
+                for target in &assign.targets {
+                    match target {
+                        Expr::Name(name) => self.bind(name.id.as_str(), Bound::Value(&assign.value)),
+                        other => self.visit_expr(other),
+                    }
+                }
+                self.visit_expr(&assign.value);
+            }
+            Stmt::AnnAssign(assign) => {
+                if let (Expr::Name(name), Some(value)) = (&*assign.target, &assign.value) {
+                    self.bind(name.id.as_str(), Bound::Value(value));
+                    self.visit_expr(value);
                 }
             }
-            Stmt::FunctionDef(inner) if inner.name.as_str() == self.name => self.values.push(None),
-            Stmt::ClassDef(inner) if inner.name.as_str() == self.name => self.values.push(None),
-            Stmt::FunctionDef(_) | Stmt::ClassDef(_) => {}
+            Stmt::FunctionDef(inner) => self.bind(inner.name.as_str(), Bound::Unclear),
+            Stmt::ClassDef(inner) => self.bind(inner.name.as_str(), Bound::Unclear),
             Stmt::Import(import) => {
-                let binds = |alias: &ruff_python_ast::Alias| {
+                for alias in &import.names {
                     let name = alias.asname.as_ref().unwrap_or(&alias.name).as_str();
-                    name.split('.').next() == Some(self.name)
-                };
-                if import.names.iter().any(binds) {
-                    self.values.push(None);
+                    self.bind(name.split('.').next().unwrap_or(name), Bound::Unclear);
                 }
             }
             Stmt::ImportFrom(from) => {
-                let binds = |alias: &ruff_python_ast::Alias| {
-                    alias.asname.as_ref().unwrap_or(&alias.name).as_str() == self.name
-                };
-                if from.names.iter().any(binds) {
-                    self.values.push(None);
+                for alias in &from.names {
+                    let name = alias.asname.as_ref().unwrap_or(&alias.name);
+                    self.bind(name.as_str(), Bound::Unclear);
                 }
             }
             _ => visitor::walk_stmt(self, statement),
@@ -85,28 +129,11 @@ impl<'s> Visitor<'s> for Assigned<'_, 's> {
 
     fn visit_expr(&mut self, expression: &'s Expr) {
         match expression {
-            Expr::Name(name) if name.ctx == ExprContext::Store && name.id.as_str() == self.name => {
-                self.values.push(None);
+            Expr::Name(name) if name.ctx == ExprContext::Store => {
+                self.bind(name.id.as_str(), Bound::Unclear);
             }
             Expr::Lambda(_) => {}
             _ => visitor::walk_expr(self, expression),
         }
     }
-}
-
-/// The value that the module's top level gives a name, if it does so once.
-pub(super) fn constant<'a>(module: &'a Module, name: &str) -> Option<&'a Expr> {
-    let mut values = module.body().iter().filter_map(|statement| match statement {
-        Stmt::Assign(assign) => {
-            let is_it = |target: &Expr| matches!(target, Expr::Name(found) if found.id.as_str() == name);
-            assign.targets.iter().any(is_it).then_some(&*assign.value)
-        }
-        Stmt::AnnAssign(assign) => {
-            let is_it = matches!(&*assign.target, Expr::Name(found) if found.id.as_str() == name);
-            assign.value.as_deref().filter(|_| is_it)
-        }
-        _ => None,
-    });
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
 }
