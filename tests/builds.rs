@@ -11,7 +11,7 @@ use crate::lock::Bench;
 use crate::support::driver::Outcome;
 use crate::support::index::{Server, Shelf};
 use crate::support::road::{LOCK, road};
-use crate::support::sdists::{BACKEND, PREPARE, count, in_tree, sdist};
+use crate::support::sdists::{BACKEND, PREPARE, Tar, count, gzip, in_tree, sdist};
 use crate::support::store::covered;
 use crate::support::validator::{merged, validate};
 
@@ -536,6 +536,50 @@ fn what_a_build_makes_must_be_what_was_asked_for() {
         )],
         &["cannot find what the build of thing-1.0.tar.gz needs", "nowhere"],
     );
+}
+
+#[test]
+fn old_projects_that_say_little_in_latin_1_are_built() {
+    let site = Site::new("\"thing\"");
+    let files: [(&str, &[u8]); 4] = [
+        (
+            "pyproject.toml",
+            b"[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+        ),
+        (
+            "PKG-INFO",
+            b"Metadata-Version: 1.0\nName: thing\nVersion: 1.0\nAuthor: Andr\xe9\n",
+        ),
+        ("backend.py", BACKEND.as_bytes()),
+        ("name.txt", b"thing 1.0"),
+    ];
+    let mut tar = Tar::default();
+    for (path, content) in files {
+        tar = tar.entry(b'0', &format!("thing-1.0/{path}"), "", content);
+    }
+    let server = Shelf::default()
+        .file("thing", "thing-1.0.tar.gz", gzip(&tar.end()))
+        .serve();
+    site.run(&server, &["lock"]).expect(0);
+    assert_eq!(site.built("thing"), Some(Vec::new()));
+}
+
+#[test]
+fn without_a_python_nothing_is_built_and_it_says_so() {
+    let site = Site::new("\"thing\"");
+    let server = Shelf::default()
+        .file("thing", "thing-1.0.tar.gz", in_tree("thing", "1.0", &[]))
+        .serve();
+    site.bench
+        .command(&["lock"])
+        .env("UV_DEFAULT_INDEX", server.index())
+        .env("PATH", "/nowhere")
+        .run()
+        .expect(1)
+        .says(&[
+            "cannot build thing-1.0.tar.gz: no Python",
+            &format!("hint: get it with `uv python install {}`", here()),
+        ]);
 }
 
 #[test]

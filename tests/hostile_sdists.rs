@@ -7,7 +7,10 @@ use std::path::Path;
 
 use mlrails::build::unpack::{self, UnpackError, Unpacked};
 
+use proptest::prelude::*;
+
 use crate::support::sdists::{Tar, gzip};
+use crate::support::store::amount;
 use crate::support::wheels::{Member, zip};
 
 /// Unpacks `bytes` in a folder of its own, and sees to it that nothing else in there changes.
@@ -486,4 +489,50 @@ fn a_folder_is_copied_and_never_followed_out_of() {
     assert!(made.success());
     let error = copy("pipe").unwrap_err().to_string();
     assert!(error.contains("`pipe`: it is a FIFO"), "{error}");
+}
+
+#[test]
+fn damaged_archives_are_answered_and_stay_inside() {
+    let whole = tar()
+        .link("demo-1.0/link", "setup.py")
+        .hard_link("demo-1.0/twin", "demo-1.0/setup.py")
+        .pax(b'x', &[("path", "demo-1.0/docs/long"), ("size", "4")])
+        .file("demo-1.0/docs/x", "text")
+        .entry(b'L', "././@LongLink", "", b"demo-1.0/other\0")
+        .file("demo-1.0/o", "more")
+        .end();
+    let headers = whole.len();
+    // A changed byte in a header fails its checksum at once: most of the time the checksum is made right again.
+    let damage = (0..headers, any::<u8>(), any::<bool>());
+    let damages = (prop::collection::vec(damage, 1..6), 0..headers * 4);
+    let config = ProptestConfig::with_cases(amount(150, 20_000));
+    proptest!(config, |((changes, end) in damages)| {
+        let mut bytes = whole.clone();
+        for (at, value, again) in changes {
+            bytes[at] = value;
+            let block = at / 512 * 512;
+            if again {
+                let mut header = tar::Header::from_byte_slice(&bytes[block..block + 512]).clone();
+                header.set_cksum();
+                bytes[block..block + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        bytes.truncate(end);
+        unpacked("demo-1.0.tar.gz", &gzip(&bytes), |found| {
+            if let Ok(found) = found {
+                prop_assert_inside(&found.root);
+            }
+        });
+    });
+}
+
+/// What was unpacked is reached without leaving it.
+fn prop_assert_inside(root: &Path) {
+    let mut found = Vec::new();
+    files(root, &mut found);
+    for path in found {
+        if let Ok(real) = path.canonicalize() {
+            assert!(real.starts_with(root), "{}", path.display());
+        }
+    }
 }

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use uv_normalize::PackageName;
+use uv_pep440::VersionSpecifiers;
 
 use crate::digest::Digest;
 use crate::index::{IndexError, Network, SourceError, SourceMetadata, SourcePlace, SourceTree};
@@ -34,7 +35,6 @@ use crate::layers::environment::EnvironmentError;
 use crate::layers::environment::interpreter::Interpreter;
 use crate::lock::File;
 use crate::python::metadata::Metadata;
-use crate::python::target::Target;
 use crate::python::wheel::Wheel;
 use crate::reporter::Reporter;
 use crate::resolve::{Never, ResolveError};
@@ -94,8 +94,9 @@ pub struct Settings {
     pub known: BTreeMap<PackageName, Vec<String>>,
 }
 
-/// Looks for the interpreter that builds, once and only if something is built. The error says which Python was looked for.
-pub type Find = Box<dyn Fn() -> Result<Interpreter, String> + Send + Sync>;
+/// Looks for the interpreter that builds, only if something is built: the one that should, or one of these versions where the source
+/// is not for that one. The error says which Python was looked for.
+pub type Find = Box<dyn Fn(Option<&VersionSpecifiers>) -> Result<Interpreter, String> + Send + Sync>;
 
 /// Builds, and remembers in the store what it built.
 pub struct Builder {
@@ -142,7 +143,7 @@ const WHEEL_RECORD: &str = "built-1";
 const ORIGIN_RECORD: &str = "built-from-1";
 const FINAL_RECORD: &str = "source-metadata-1";
 const METADATA_RECORD: &str = "built-metadata-1";
-const SYSTEM_RECORD: &str = "build-system-1";
+const SYSTEM_RECORD: &str = "build-system-2";
 const REQUIRES_RECORD: &str = "built-requires-1";
 
 /// Builds that wait for a build: each is needed by the one above it.
@@ -243,19 +244,18 @@ impl Builder {
         Ok(names)
     }
 
-    fn interpreter(&self, tree: &str) -> Result<&Interpreter, BuildError> {
-        let found = self.found.get_or_init(|| (self.find)());
-        found.as_ref().map_err(|wanted| BuildError::NoInterpreter {
+    /// The interpreter for a source that says which versions it is for. Where none of those is here, the first choice is as good as
+    /// any: what it says is often stricter than what it needs.
+    fn interpreter(&self, tree: &str, admits: Option<&VersionSpecifiers>) -> Result<Interpreter, BuildError> {
+        let found = self.found.get_or_init(|| (self.find)(None));
+        let first = found.as_ref().map_err(|wanted| BuildError::NoInterpreter {
             tree: tree.to_owned(),
             wanted: wanted.clone(),
-        })
-    }
-
-    fn target(&self, tree: &str) -> Result<Target, BuildError> {
-        self.interpreter(tree)?.target().ok_or_else(|| BuildError::Tree {
-            tree: tree.to_owned(),
-            rule: "this machine's platform is not one that wheels are built for".to_owned(),
-        })
+        })?;
+        let other = admits
+            .filter(|admits| !admits.contains(&first.version.full()))
+            .and_then(|admits| (self.find)(Some(admits)).ok());
+        Ok(other.unwrap_or_else(|| first.clone()))
     }
 
     fn download(&self, files: &[&File]) -> Result<(), BuildError> {

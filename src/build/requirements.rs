@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{BuildError, Builder, Stack};
 use crate::index::WithSources;
 use crate::layers::environment::Environment;
+use crate::layers::environment::interpreter::Interpreter;
 use crate::layers::open_wheel;
 use crate::lock::{File, Package};
 use crate::python::requirement::Requirement;
@@ -18,6 +19,7 @@ use crate::resolve::{self, Inputs, Options, Preferences};
 pub struct Solved {
     packages: Vec<Package>,
     target: Target,
+    interpreter: Interpreter,
 }
 
 impl Solved {
@@ -33,10 +35,10 @@ impl Solved {
     }
 }
 
-/// Solves `requires` for the interpreter of `target`. Versions in `known` (`name==version`) are taken again where they fit.
+/// Solves `requires` for `interpreter`. Versions in `known` (`name==version`) are taken again where they fit.
 pub fn solve(
     builder: &Builder,
-    target: Target,
+    interpreter: &Interpreter,
     requires: &[Requirement],
     known: &[String],
     stack: &Stack<'_>,
@@ -45,11 +47,14 @@ pub fn solve(
         tree: stack.shown(),
         source,
     };
+    let target = target(interpreter, &stack.shown())?;
+    let mut solved = Solved {
+        packages: Vec::new(),
+        target,
+        interpreter: interpreter.clone(),
+    };
     if requires.is_empty() {
-        return Ok(Solved {
-            packages: Vec::new(),
-            target,
-        });
+        return Ok(solved);
     }
     let python = target.python;
     let here = format!("python_full_version == '{python}' and platform_python_implementation == 'CPython'");
@@ -92,9 +97,15 @@ pub fn solve(
             tree: stack.shown(),
             rule: format!("what its build needs cannot be selected: {error}"),
         })?;
-    Ok(Solved {
-        packages: selected.into_iter().cloned().collect(),
-        target,
+    solved.packages = selected.into_iter().cloned().collect();
+    Ok(solved)
+}
+
+/// What an interpreter builds for.
+pub fn target(interpreter: &Interpreter, tree: &str) -> Result<Target, BuildError> {
+    interpreter.target().ok_or_else(|| BuildError::Tree {
+        tree: tree.to_owned(),
+        rule: "this machine's platform is not one that wheels are built for".to_owned(),
     })
 }
 
@@ -121,10 +132,9 @@ pub fn install(builder: &Builder, solved: &Solved, root: &Path, stack: &Stack<'_
             tree: stack.shown(),
             source,
         })?;
-    let interpreter = builder.interpreter(&stack.shown())?;
     let environment = Environment::at(root.to_owned());
-    environment.make(interpreter)?;
-    environment.install(&builder.store, interpreter, &wheels, &|_| ())?;
+    environment.make(&solved.interpreter)?;
+    environment.install(&builder.store, &solved.interpreter, &wheels, &|_| ())?;
     Ok(())
 }
 

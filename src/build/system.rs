@@ -97,9 +97,16 @@ pub fn pyproject(root: &Path) -> Result<Option<toml::Table>, String> {
 
 /// A text file at the top of the tree; `None` if there is none.
 pub fn text(root: &Path, name: &str) -> Result<Option<String>, String> {
+    let bytes = bytes(root, name)?;
+    let text = bytes.map(String::from_utf8).transpose();
+    text.map_err(|_| format!("its {name} is not UTF-8"))
+}
+
+/// The same, whatever its characters are: a PKG-INFO of old is latin-1.
+pub fn bytes(root: &Path, name: &str) -> Result<Option<Vec<u8>>, String> {
     let wrong = |irregular: regular::Irregular| format!("its {name}: {irregular}");
     match regular::locate(root, Path::new(name)).map_err(wrong)? {
-        Some(path) => regular::text(&path, LARGEST).map(Some).map_err(wrong),
+        Some(path) => regular::bytes(&path, LARGEST).map(Some).map_err(wrong),
         None => Ok(None),
     }
 }

@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uv_distribution_filename::{SourceDistExtension, SourceDistFilename};
 use uv_normalize::PackageName;
-use uv_pep440::Version;
+use uv_pep440::{Version, VersionSpecifiers};
 
 use super::hook::{self, Backend};
-use super::requirements::{Solved, install, solve};
+use super::requirements::{self, Solved, install, solve};
 use super::system::{self, System};
 use super::unpack::{self, Unpacked};
 use super::{
@@ -20,10 +21,11 @@ use super::{
 use crate::digest::Digest;
 use crate::index::source::final_metadata;
 use crate::index::{SourcePlace, SourceTree};
+use crate::layers::environment::interpreter::Interpreter;
 use crate::layers::open_wheel;
 use crate::lock::{File, Location};
 use crate::python::metadata::{LARGEST, Metadata};
-use crate::python::requirement::{self, Requirement};
+use crate::python::requirement;
 use crate::python::wheel::Wheel;
 use crate::regular;
 use crate::reporter::Unit;
@@ -34,8 +36,16 @@ pub(super) struct Work<'a> {
     tree: &'a SourceTree,
     stack: Stack<'a>,
     unpacked: Option<(tempfile::TempDir, Unpacked)>,
+    interpreter: Option<Interpreter>,
     /// The environment has exactly these.
     installed: Option<Vec<String>>,
+}
+
+/// What a tree asks of whoever builds it, before its backend is called.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Asked {
+    requires: Vec<String>,
+    python: Option<String>,
 }
 
 impl<'a> Work<'a> {
@@ -45,6 +55,7 @@ impl<'a> Work<'a> {
             tree,
             stack: Stack { tree, above },
             unpacked: None,
+            interpreter: None,
             installed: None,
         }
     }
@@ -145,33 +156,58 @@ impl<'a> Work<'a> {
     }
 
     /// What the tree asks for. Remembered by content: a source that was built before is not unpacked to be found again.
-    fn requires(&mut self) -> Result<Vec<Requirement>, BuildError> {
+    fn asked(&mut self) -> Result<Asked, BuildError> {
         let key = format!("{} {:?}", self.content()?, self.tree.subdirectory);
-        let store = &self.builder.store;
-        if let Some(known) = store.record::<Vec<String>>(SYSTEM_RECORD, &key)
-            && let Ok(known) = known.iter().map(|text| requirement::parse(text)).collect()
-        {
+        if let Some(known) = self.builder.store.record(SYSTEM_RECORD, &key) {
             return Ok(known);
         }
         let requires = self.system()?.requires;
-        let texts: Vec<String> = requires.iter().map(ToString::to_string).collect();
-        self.builder.store.keep_record(SYSTEM_RECORD, &key, &texts)?;
-        Ok(requires)
+        let asked = Asked {
+            requires: requires.iter().map(ToString::to_string).collect(),
+            python: self.requires_python()?,
+        };
+        self.builder.store.keep_record(SYSTEM_RECORD, &key, &asked)?;
+        Ok(asked)
+    }
+
+    /// The Pythons that the tree says it is for, wherever it says so: a hint, whether a build could change it or not.
+    fn requires_python(&mut self) -> Result<Option<String>, BuildError> {
+        let root = self.root()?;
+        let info = system::bytes(&root, "PKG-INFO").map_err(|rule| self.wrong(rule))?;
+        let info = info.and_then(|bytes| Metadata::parse(&bytes).ok()?.requires_python);
+        if let Some(said) = info {
+            return Ok(Some(said.to_string()));
+        }
+        let table = system::pyproject(&root).map_err(|rule| self.wrong(rule))?;
+        let said = table
+            .as_ref()
+            .and_then(|table| table.get("project")?.get("requires-python")?.as_str());
+        Ok(said.map(str::to_owned))
+    }
+
+    /// The interpreter that builds it.
+    fn interpreter(&mut self) -> Result<Interpreter, BuildError> {
+        if let Some(known) = &self.interpreter {
+            return Ok(known.clone());
+        }
+        let admits: Option<VersionSpecifiers> = self.asked()?.python.and_then(|text| text.parse().ok());
+        let found = self.builder.interpreter(&self.shown(), admits.as_ref())?;
+        self.interpreter = Some(found.clone());
+        Ok(found)
     }
 
     /// What is final without a build.
     pub fn final_metadata(&mut self) -> Result<Option<Metadata>, BuildError> {
         let root = self.root()?;
-        let info = system::text(&root, "PKG-INFO").map_err(|rule| self.wrong(rule))?;
+        let info = system::bytes(&root, "PKG-INFO").map_err(|rule| self.wrong(rule))?;
         let pyproject = system::text(&root, "pyproject.toml").map_err(|rule| self.wrong(rule))?;
-        final_metadata(info.as_deref().map(str::as_bytes), pyproject.as_deref())
-            .map_err(|error| self.wrong(error.to_string()))
+        final_metadata(info.as_deref(), pyproject.as_deref()).map_err(|error| self.wrong(error.to_string()))
     }
 
     /// Everything that the build's outcome depends on: the source, the interpreter, the machine, what was installed.
     pub fn key(&mut self, pins: &[String]) -> Result<String, BuildError> {
         let content = self.content()?;
-        let target = self.builder.target(&self.shown())?;
+        let target = requirements::target(&self.interpreter()?, &self.shown())?;
         let below = self.tree.subdirectory.as_ref();
         Ok(format!(
             "{content} {} python {} {} {} [{}] {}",
@@ -187,15 +223,19 @@ impl<'a> Work<'a> {
     /// What the build environment has: what the tree asks for, and what its backend asks for besides.
     pub fn solve(&mut self) -> Result<Solved, BuildError> {
         let builder = self.builder;
-        let target = builder.target(&self.shown())?;
+        let interpreter = self.interpreter()?;
         let known = builder
             .settings
             .known
             .get(&self.tree.name)
             .cloned()
             .unwrap_or_default();
-        let mut requires = self.requires()?;
-        let first = solve(builder, target, &requires, &known, &self.stack)?;
+        let mut requires = Vec::new();
+        for text in &self.asked()?.requires {
+            let parsed = requirement::parse(text);
+            requires.push(parsed.map_err(|error| self.wrong(error.to_string()))?);
+        }
+        let first = solve(builder, &interpreter, &requires, &known, &self.stack)?;
         let key = self.key(&first.pins())?;
         let more: Vec<String> = match builder.store.record(REQUIRES_RECORD, &key) {
             Some(more) => more,
@@ -223,7 +263,7 @@ impl<'a> Work<'a> {
         }
         let mut known = known;
         known.extend(first.pins());
-        solve(builder, target, &requires, &known, &self.stack)
+        solve(builder, &interpreter, &requires, &known, &self.stack)
     }
 
     fn log(&self) -> PathBuf {

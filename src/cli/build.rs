@@ -80,19 +80,19 @@ fn number(variable: &str) -> Result<Option<u64>, Failure> {
 
 /// The interpreter that builds: of `minor` where that is decided and here, else the newest that `admits`.
 pub fn finder(store: Arc<Store>, minor: Option<PythonVersion>, admits: Option<VersionSpecifiers>) -> Find {
-    Box::new(move || {
+    let newest = |admits: Option<&VersionSpecifiers>, store: &Store| {
+        NEWEST_FIRST
+            .iter()
+            .filter_map(|minor| on_machine(store, PythonVersion::new(3, *minor)))
+            .find(|found| admits.is_none_or(|admits| admits.contains(&found.version.full())))
+    };
+    Box::new(move |only| {
+        if let Some(only) = only {
+            return newest(Some(only), &store).ok_or_else(|| format!(" {only}"));
+        }
         let of_minor = minor.and_then(|minor| on_machine(&store, minor));
-        let any = || {
-            NEWEST_FIRST
-                .iter()
-                .filter_map(|minor| on_machine(&store, PythonVersion::new(3, *minor)))
-                .find(|found| {
-                    admits
-                        .as_ref()
-                        .is_none_or(|admits| admits.contains(&found.version.full()))
-                })
-        };
-        of_minor.or_else(any).ok_or_else(|| match (minor, &admits) {
+        let found = of_minor.or_else(|| newest(admits.as_ref(), &store));
+        found.ok_or_else(|| match (minor, &admits) {
             (Some(minor), _) => format!(" {}", minor.minor_only()),
             (None, Some(admits)) => format!(" {admits}"),
             (None, None) => String::new(),
@@ -137,6 +137,11 @@ pub fn source(package: &Package, folder: &Path) -> Option<SourceTree> {
 /// Fills `imports` of packages that no wheel speaks for, and notes what was built to lock them. What cannot be built here is said,
 /// and stays empty.
 pub fn note_built(builder: &Builder, lock: &mut Lock, folder: &Path, session: &Session) {
+    let python = lock.mlrails.python;
+    let admits = |package: &Package| match (python, &package.requires_python) {
+        (Some(python), Some(admits)) => admits.contains(&python.full()),
+        _ => true,
+    };
     for package in &mut lock.packages {
         let Some(tree) = source(package, folder) else {
             continue;
@@ -145,7 +150,9 @@ pub fn note_built(builder: &Builder, lock: &mut Lock, folder: &Path, session: &S
             SourcePlace::Archive { digest, .. } => builder.has(digest),
             SourcePlace::Folder(_) => true,
         };
-        if package.imports.is_empty() && package.wheels().is_empty() && has_file {
+        // What production's Python cannot have, production does not import.
+        let is_asked = package.imports.is_empty() && package.wheels().is_empty() && admits(package);
+        if is_asked && has_file {
             match builder.imports(&tree) {
                 Ok(names) => package.imports = names,
                 Err(error) => session.printer().warn(&format!(

@@ -263,7 +263,7 @@ fn built(
         .map(|(package, _)| *package)
         .collect();
     let interpreter = interpreter.clone();
-    let find: crate::build::Find = Box::new(move || Ok(interpreter.clone()));
+    let find: crate::build::Find = Box::new(move |_| Ok(interpreter.clone()));
     let mut built = build::wheels(manifest, lock, &missing, find, &args.build, session)?
         .into_iter()
         .map(|built| built.file);
