@@ -264,6 +264,43 @@ fn what_a_build_was_done_with_is_taken_again() {
 }
 
 #[test]
+fn what_is_too_new_for_the_project_is_too_new_for_its_builds() {
+    let site = Site::new("\"thing\"");
+    let pyproject = "[project]\nname = \"thing\"\nversion = \"1.0\"\n\
+                     [build-system]\nrequires = [\"tool\"]\nbuild-backend = \"tool\"\n";
+    // Its metadata is final: nothing is built while locking, and so the lock does not say with what.
+    let thing = sdist(
+        "thing",
+        "1.0",
+        &[
+            ("pyproject.toml", pyproject),
+            ("name.txt", "thing 1.0"),
+            ("thing.egg-info/top_level.txt", "thing\n"),
+        ],
+    );
+    let newer =
+        crate::support::wheels::MakeWheel::new("tool", "2.0").file("tool.py", "raise SystemExit('new')");
+    let server = Shelf::default()
+        .file("thing", "thing-1.0.tar.gz", thing)
+        .file("tool", "tool-1.0-py3-none-any.whl", tool())
+        .file("tool", "tool-2.0-py3-none-any.whl", newer.build())
+        .edit(|asked, mut answer| {
+            if asked.path == "/simple/tool/" {
+                let mut page: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+                page["files"][1]["upload-time"] = "2025-06-01T00:00:00Z".into();
+                answer.body = page.to_string().into_bytes();
+            }
+            answer
+        })
+        .serve();
+    site.run(&server, &["lock", "--exclude-newer", "2025-01-01"])
+        .expect(0);
+    assert_eq!(site.built("thing"), None);
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.python("import thing; print(thing.VERSION)"), "1.0");
+}
+
+#[test]
 fn nothing_runs_where_builds_are_forbidden() {
     let site = Site::new("\"thing\"");
     let thing = in_tree("thing", "1.0", &[("before.py", &count(&site.ran()))]);

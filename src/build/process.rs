@@ -34,10 +34,18 @@ impl Default for Limits {
         Self {
             // The longest builds of the public index take some twenty minutes.
             time: Duration::from_secs(45 * 60),
-            memory: 8 << 30,
+            memory: (8 << 30).min(machine_memory() / 4 * 3),
             processes: 512,
         }
     }
+}
+
+/// This machine's, in bytes; more than any build uses where it does not say.
+fn machine_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kilobytes.map_or(u64::MAX, |kilobytes| kilobytes << 10)
 }
 
 /// What was too much.

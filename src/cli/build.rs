@@ -118,6 +118,15 @@ pub fn settings(
     })
 }
 
+/// The moment after which nothing was taken when the lock was made: what its builds need is no exception.
+fn newest_of(lock: &Lock) -> Option<i64> {
+    let lines = lock.mlrails.inputs.iter();
+    let moment = lines
+        .filter_map(|line| line.strip_prefix("exclude-newer = "))
+        .next()?;
+    Some(moment.parse::<jiff::Timestamp>().ok()?.as_microsecond())
+}
+
 /// The source of a locked package; `None` if it has none that is built here. `folder` is the lock's.
 pub fn source(package: &Package, folder: &Path) -> Option<SourceTree> {
     match &package.source {
@@ -187,7 +196,7 @@ pub fn wheels(
     if packages.is_empty() {
         return Ok(Vec::new());
     }
-    let settings = settings(Some(lock), args.never(manifest), None)?;
+    let settings = settings(Some(lock), args.never(manifest), newest_of(lock))?;
     // Refused before anything is downloaded, and before any code runs.
     let forbidden = packages
         .iter()
