@@ -5,10 +5,12 @@
 //!
 //! - Redirects are followed here and not by reqwest, because credentials must be dropped when the origin changes and a
 //!   step from https down to http must be refused.
-//! - There is no total timeout: 3 GB over a slow line is legitimate. A response that makes no progress is not.
+//! - There is no total timeout: 3 GB over a slow line is legitimate. A response that makes no progress is not, nor one
+//!   that drips: a body that brings less than [`SLOWEST`] bytes while it is waited for as long as the stall time has stalled.
 //! - TLS trusts the machine's own store (`SSL_CERT_FILE` and `SSL_CERT_DIR` included); proxies come from the environment.
 
 mod origin;
+mod read;
 mod response;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +23,11 @@ pub use reqwest::{Method, StatusCode};
 pub use url::Url;
 
 pub use origin::{Credentials, Redacted, is_loopback, same_origin};
+pub use read::Answer;
 pub use response::Response;
+
+/// The fewest bytes of a body per stall time (30 s) of waiting for it. A slower server is as good as none.
+pub const SLOWEST: u64 = 1024;
 
 /// What one invocation decides about the network, once.
 #[derive(Debug, Clone)]
@@ -98,7 +104,7 @@ pub enum HttpError {
         tries: u32,
         detail: String,
     },
-    #[error("{url}: no data for {seconds} s")]
+    #[error("{url}: next to no data for {seconds} s")]
     Stalled { url: String, seconds: u64 },
     #[error("{url}: the body ended early: {reason}")]
     Truncated { url: String, reason: String },
@@ -252,30 +258,27 @@ impl Client {
         loop {
             tries += 1;
             let outcome = self.send_once(&request).await;
-            let pause = match &outcome {
-                Ok(response) if is_temporary_status(response.status) => response.retry_after(),
-                Err(error) if error.is_temporary() && !matches!(error, HttpError::Offline { .. }) => None,
-                _ => {
-                    return outcome.map(|mut response| {
-                        response.tries = tries;
-                        response
-                    });
-                }
+            let said = outcome.as_ref().map(|answer| (answer.status, answer.retry_after()));
+            let Some(pause) = self.worth_another(tries, said) else {
+                return settled(outcome, tries).map(|response| Response { tries, ..response });
             };
-            if tries >= self.options().tries {
-                return match outcome {
-                    Ok(mut response) => {
-                        response.tries = tries;
-                        Ok(response)
-                    }
-                    Err(HttpError::Unreachable { url, reason, .. }) => {
-                        Err(HttpError::Unreachable { url, tries, reason })
-                    }
-                    Err(error) => Err(error),
-                };
-            }
             self.pause(tries, pause).await;
         }
+    }
+
+    /// Whether what came of try number `tries` is no final answer, and the pause that its server asks for. `said` is the
+    /// answer's status, and that pause.
+    fn worth_another(
+        &self,
+        tries: u32,
+        said: Result<(StatusCode, Option<Duration>), &HttpError>,
+    ) -> Option<Option<Duration>> {
+        let pause = match said {
+            Ok((status, pause)) if is_temporary_status(status) => pause,
+            Err(error) if error.is_temporary() && !matches!(error, HttpError::Offline { .. }) => None,
+            _ => return None,
+        };
+        (tries < self.options().tries).then_some(pause)
     }
 
     /// Waits before try number `tries + 1`: what the server asked for, else exponential with jitter; never longer
@@ -356,7 +359,7 @@ impl Client {
                     status,
                     headers: answer.headers().clone(),
                     inner: answer,
-                    stall: self.options().stall,
+                    pace: response::Pace::new(self.options().stall),
                     tries: 1,
                 });
             };
@@ -414,6 +417,14 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// The outcome of the last try, which says how many there were.
+fn settled<T>(outcome: Result<T, HttpError>, tries: u32) -> Result<T, HttpError> {
+    outcome.map_err(|error| match error {
+        HttpError::Unreachable { url, reason, .. } => HttpError::Unreachable { url, tries, reason },
+        error => error,
+    })
 }
 
 /// A pool of connections that trusts `certificates`. One that is broken is common in a machine's store and is passed

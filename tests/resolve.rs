@@ -62,7 +62,7 @@ impl Index for Memory {
         Ok(Arc::new(Metadata::parse(text.as_bytes()).unwrap()))
     }
 
-    fn request(&self, _: &PackageName, _: Option<Pick>) {}
+    fn request_from(&self, _: &PackageName, _: Option<&str>, _: Option<Pick>) {}
 
     fn request_metadata(&self, _: &PackageName, _: &Arc<Page>, _: FileId) {}
 }

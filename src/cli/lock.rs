@@ -7,12 +7,13 @@ use std::time::Instant;
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use uv_normalize::{GroupName, PackageName};
+use uv_pep508::MarkerTree;
 
 use super::base::{self, Upgrade};
 use super::build;
 use super::{Exit, Failure, Session};
 use crate::build::Builder;
-use crate::index::{Network, WithSources, config};
+use crate::index::{Network, WithSources, accelerator, config};
 use crate::lock::diff::diff;
 use crate::lock::reach::Scope;
 use crate::lock::satisfies::{Wanted, package_markers, refreshed};
@@ -500,30 +501,42 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
         find_links: uv.find_links.clone(),
         ..config::Declared::default()
     };
-    let index = |name: Option<String>, url: &str, default: bool, explicit: bool| config::DeclaredIndex {
-        name,
-        url: url.to_owned(),
-        default,
-        explicit,
-    };
     for one in &uv.indexes {
-        declared
-            .indexes
-            .push(index(one.name.clone(), &one.url, one.default, one.explicit));
+        declared.indexes.push(config::DeclaredIndex {
+            name: one.name.clone(),
+            url: one.url.clone(),
+            default: one.default,
+            explicit: one.explicit,
+            flat: one.flat,
+        });
     }
-    declared.indexes.extend(
-        uv.extra_index_urls
-            .iter()
-            .map(|url| index(None, url, false, false)),
-    );
-    declared
-        .indexes
-        .extend(uv.index_url.iter().map(|url| index(None, url, true, false)));
+    let older = uv.extra_index_urls.iter().map(|url| (url, false));
+    for (url, default) in older.chain(uv.index_url.iter().map(|url| (url, true))) {
+        declared.indexes.push(config::DeclaredIndex {
+            url: url.clone(),
+            default,
+            ..config::DeclaredIndex::default()
+        });
+    }
     for (name, sources) in &uv.sources {
         for source in sources {
             match &source.kind {
                 SourceKind::Index(index) => {
-                    declared.pins.insert(name.clone(), index.clone());
+                    let mut marker = source.marker.unwrap_or(MarkerTree::TRUE);
+                    for scope in [
+                        source.extra.clone().map(Scope::Extra),
+                        source.group.clone().map(Scope::Group),
+                    ]
+                    .into_iter()
+                    .flatten()
+                    {
+                        marker = marker.and(scope.marker());
+                    }
+                    declared.pins.entry(name.clone()).or_default().push(config::Pin {
+                        index: index.clone(),
+                        marker,
+                        only: true,
+                    });
                 }
                 _ => {
                     return Err(Failure::new(format!(
@@ -533,6 +546,16 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
                 }
             }
         }
+    }
+    if let Some(accelerator) = &manifest.config.image.accelerator {
+        let base = std::env::var(accelerator::BASE_VARIABLE).ok();
+        accelerator::choose(&accelerator.value, base.as_deref(), &mut declared).map_err(|rule| {
+            Failure::new(format!(
+                "[image] accelerator = \"{}\" {rule}",
+                accelerator.value.escape_debug()
+            ))
+            .hint("write \"cpu\", or the name of a build of torch: \"cu130\", \"rocm6.4\", \"xpu\"")
+        })?;
     }
     let flags = config::Flags {
         index_url: args.index_url.clone(),

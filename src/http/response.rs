@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use url::Url;
 
-use super::{HttpError, Redacted, chain};
+use super::{HttpError, Redacted, SLOWEST, chain};
 
 /// An answer whose body has not been read.
 pub struct Response {
@@ -16,7 +16,7 @@ pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub(super) inner: reqwest::Response,
-    pub(super) stall: Duration,
+    pub(super) pace: Pace,
     pub(super) tries: u32,
 }
 
@@ -30,18 +30,24 @@ impl Response {
         self.header("content-length")?.parse().ok()
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// The next piece of the body; `None` at its end. Only the time that is spent waiting here counts against the server.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
-        match tokio::time::timeout(self.stall, self.inner.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
+        let stalled = |pace: &Pace, url: &Url| HttpError::Stalled {
+            url: Redacted(url).to_string(),
+            seconds: pace.stall.as_secs(),
+        };
+        let started = tokio::time::Instant::now();
+        match tokio::time::timeout(self.pace.left(), self.inner.chunk()).await {
+            Ok(Ok(Some(chunk))) => match self.pace.came(chunk.len() as u64, started.elapsed()) {
+                true => Ok(Some(chunk)),
+                false => Err(stalled(&self.pace, &self.url)),
+            },
+            Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(HttpError::Truncated {
                 url: Redacted(&self.url).to_string(),
                 reason: chain(&error.without_url()),
             }),
-            Err(_) => Err(HttpError::Stalled {
-                url: Redacted(&self.url).to_string(),
-                seconds: self.stall.as_secs(),
-            }),
+            Err(_) => Err(stalled(&self.pace, &self.url)),
         }
     }
 
@@ -62,32 +68,16 @@ impl Response {
 
     /// How long the server asks us to wait: `Retry-After` in seconds or as an HTTP date (RFC 9110 section 10.2.3).
     pub fn retry_after(&self) -> Option<Duration> {
-        let value = self.header("retry-after")?.trim();
-        if let Ok(seconds) = value.parse::<u64>() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let date = jiff::fmt::rfc2822::parse(value).ok()?;
-        let until = SystemTime::from(date.timestamp());
-        Some(until.duration_since(SystemTime::now()).unwrap_or_default())
+        retry_after(self.header("retry-after")?)
     }
 
     /// This answer as an error, with the first words of its body when it is text.
     pub async fn into_error(self) -> HttpError {
         let (url, status, tries) = (Redacted(&self.url).to_string(), self.status, self.tries);
-        let is_text = self
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("text/plain") || kind.contains("json"));
+        let kind = self.header("content-type").map(str::to_owned);
         let detail = match self.bytes(64 << 10).await {
-            Ok(body) if is_text && !body.is_empty() => {
-                let text = String::from_utf8_lossy(&body);
-                let line: String = text
-                    .chars()
-                    .map(|character| if character.is_control() { ' ' } else { character })
-                    .take(200)
-                    .collect();
-                format!(": {}", line.trim())
-            }
-            _ => String::new(),
+            Ok(body) => detail(kind.as_deref(), &body),
+            Err(_) => String::new(),
         };
         HttpError::Status {
             url,
@@ -95,5 +85,79 @@ impl Response {
             tries,
             detail,
         }
+    }
+}
+
+/// `Retry-After` in seconds or as an HTTP date.
+pub(super) fn retry_after(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?;
+    let until = SystemTime::from(date.timestamp());
+    Some(until.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// The first words of an error's body, where it is text.
+pub(super) fn detail(content_type: Option<&str>, body: &[u8]) -> String {
+    let is_text = content_type.is_some_and(|kind| kind.starts_with("text/plain") || kind.contains("json"));
+    if !is_text || body.is_empty() {
+        return String::new();
+    }
+    let text = String::from_utf8_lossy(body);
+    let line: String = text
+        .chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(200)
+        .collect();
+    format!(": {}", line.trim())
+}
+
+/// How a body comes in: what came while `waited` passed, since the last time that it was enough.
+pub(super) struct Pace {
+    stall: Duration,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    pub fn new(stall: Duration) -> Self {
+        Self {
+            stall,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// How long the next piece may take.
+    fn left(&self) -> Duration {
+        self.stall.saturating_sub(self.waited)
+    }
+
+    /// Notes a piece; false if the body is too slow to go on with.
+    fn came(&mut self, bytes: u64, waited: Duration) -> bool {
+        self.bytes += bytes;
+        self.waited += waited;
+        if self.bytes >= SLOWEST {
+            (self.bytes, self.waited) = (0, Duration::ZERO);
+        }
+        self.waited < self.stall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_drips_has_stalled() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::new(30 * second);
+        let lasted = (0..100).take_while(|_| pace.came(1, second)).count();
+        assert_eq!(lasted, 29, "1 B/s is given the stall time");
+        let mut pace = Pace::new(30 * second);
+        assert!((0..1000).all(|_| pace.came(40, second)), "40 B/s is slow and goes on");
+        assert!(!pace.came(1, 40 * second) && pace.left() == Duration::ZERO);
     }
 }

@@ -11,17 +11,23 @@
 //! 6. the public index
 //!
 //! A further index is asked before the default one, and the first index that has a project answers for it alone: a
-//! name that a private index has is never taken from a public one.
+//! name that a private index has is never taken from a public one. An index is a URL (`https`, `http`, `file`) or a
+//! folder, relative to the file that names it.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod files;
+mod netrc;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use url::Url;
 use uv_normalize::PackageName;
+use uv_pep508::MarkerTree;
 
 use super::IndexError;
 use crate::http::{Credentials, Redacted, same_origin};
-use crate::regular;
+use files::{pip_files, uv_files};
+use netrc::{Machine, netrc};
 
 /// The largest file of configuration that is read, in bytes.
 const LARGEST: u64 = 4 << 20;
@@ -43,7 +49,20 @@ pub struct Declared {
     pub indexes: Vec<DeclaredIndex>,
     pub find_links: Vec<String>,
     /// Packages that come from one index, by its name (`[tool.uv.sources]`).
-    pub pins: HashMap<PackageName, String>,
+    pub pins: Pins,
+}
+
+/// Pins by package; of a package's pins the first whose marker holds counts.
+pub type Pins = BTreeMap<PackageName, Vec<Pin>>;
+
+/// A package comes from one index, where the marker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// The index's name.
+    pub index: String,
+    pub marker: MarkerTree,
+    /// No other index is asked if this one does not have the package.
+    pub only: bool,
 }
 
 /// One `[[tool.uv.index]]`.
@@ -54,6 +73,8 @@ pub struct DeclaredIndex {
     pub default: bool,
     /// Only asked for the packages that are pinned to it.
     pub explicit: bool,
+    /// One page or folder with the files of all projects, instead of a page for each.
+    pub flat: bool,
 }
 
 /// One index that is asked.
@@ -64,22 +85,17 @@ pub struct Location {
     pub url: Url,
     pub credentials: Option<Credentials>,
     pub explicit: bool,
+    pub flat: bool,
+    /// How it was written, where that was a path: what is written may be committed, where it lies on a machine may not.
+    written: Option<String>,
 }
 
 impl Location {
     /// As a lock shows it: no credentials, no slash at the end.
     pub fn label(&self) -> String {
-        self.url.as_str().trim_end_matches('/').to_owned()
+        let shown = self.written.as_deref().unwrap_or(self.url.as_str());
+        shown.trim_end_matches('/').to_owned()
     }
-}
-
-/// A folder or a flat page, as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FindLinks {
-    /// A URL, or a path.
-    pub written: String,
-    /// What a relative path is relative to: the project's folder for what stands in its files; empty for the current one.
-    pub from: PathBuf,
 }
 
 /// Everything that is asked, in order.
@@ -87,31 +103,40 @@ pub struct FindLinks {
 pub struct Locations {
     pub indexes: Vec<Location>,
     /// Folders and flat pages whose files are candidates beside the indexes'.
-    pub find_links: Vec<FindLinks>,
-    pub pins: HashMap<PackageName, String>,
+    pub find_links: Vec<Location>,
+    pub pins: Pins,
     netrc: Vec<Machine>,
 }
 
 impl Locations {
-    /// The indexes to ask for `name`, in order.
-    pub fn for_package(&self, name: &PackageName) -> Result<Vec<&Location>, IndexError> {
-        let Some(pin) = self.pins.get(name) else {
-            return Ok(self
-                .indexes
-                .iter()
-                .filter(|location| !location.explicit)
-                .collect());
+    /// The indexes to ask for `name`, in order, where its pin is `pin`.
+    pub fn for_package(
+        &self,
+        name: &PackageName,
+        pin: Option<&str>,
+    ) -> Result<Vec<&Location>, IndexError> {
+        let usual = self.indexes.iter().filter(|location| !location.explicit);
+        let Some(pin) = pin else {
+            return Ok(usual.collect());
         };
         let found = self
             .indexes
             .iter()
-            .find(|location| location.name.as_ref() == Some(pin))
-            .ok_or_else(|| {
-                IndexError::Config(format!(
-                    "`{name}` is to come from the index `{pin}`, which is not defined"
-                ))
+            .find(|location| location.name.as_deref() == Some(pin))
+            .ok_or_else(|| IndexError::UnknownIndex {
+                name: name.clone(),
+                index: pin.to_owned(),
+                known: self.indexes.iter().filter_map(|location| location.name.clone()).collect(),
             })?;
-        Ok(vec![found])
+        let only = self.pins_of(name).iter().any(|known| known.index == pin && known.only);
+        match only {
+            true => Ok(vec![found]),
+            false => Ok(std::iter::once(found).chain(usual).collect()),
+        }
+    }
+
+    pub fn pins_of(&self, name: &PackageName) -> &[Pin] {
+        self.pins.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// What may be sent to `url`: credentials of an index on exactly its scheme, host and port, else the netrc's.
@@ -138,21 +163,16 @@ impl Locations {
                 false => format!("index = {}", location.label()),
             })
             .collect();
-        let mut pins: Vec<String> = self
-            .pins
-            .iter()
-            .map(|(name, index)| format!("source {name} = {index}"))
-            .collect();
-        pins.sort();
-        lines.extend(pins);
-        lines.extend(
-            self.find_links
-                .iter()
-                .map(|link| match Url::parse(&link.written) {
-                    Ok(url) => format!("find-links = {}", Redacted(&url)),
-                    Err(_) => format!("find-links = {}", link.written),
-                }),
-        );
+        for (name, pins) in &self.pins {
+            lines.extend(pins.iter().map(|pin| match pin.marker.try_to_string() {
+                Some(marker) => format!("source {name} = {} ; {marker}", pin.index),
+                None => format!("source {name} = {}", pin.index),
+            }));
+        }
+        lines.extend(self.find_links.iter().map(|link| match link.written {
+            Some(_) => format!("find-links = {}", link.label()),
+            None => format!("find-links = {}", Redacted(&link.url)),
+        }));
         lines
     }
 }
@@ -172,76 +192,101 @@ pub fn locations(
     };
     let uv = uv_files(folder, &variable)?;
     let pip = pip_files(&variable);
+    // What is typed is relative to where it is typed, what a file says to the file's folder.
+    let here = std::env::current_dir().unwrap_or_default();
 
-    let mut further: Vec<DeclaredIndex> = Vec::new();
+    let mut further: Vec<(DeclaredIndex, &Path)> = Vec::new();
     let mut plain = |urls: Vec<String>| {
         for url in urls {
             let (name, url) = named(&url);
-            further.push(DeclaredIndex {
+            let index = DeclaredIndex {
                 name,
                 url,
                 ..DeclaredIndex::default()
-            });
+            };
+            further.push((index, &here));
         }
     };
     plain(flags.extra_index_urls.clone());
     for name in ["UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"] {
         plain(words(name));
     }
-    let mut default = flags.index_url.clone().map(|url| named(&url));
+    let mut default = flags.index_url.clone();
     for name in ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"] {
-        default = default.or_else(|| variable(name).map(|url| named(&url)));
+        default = default.or_else(|| variable(name));
     }
+    let mut default = default.map(|url| {
+        let (name, url) = named(&url);
+        let index = DeclaredIndex {
+            name,
+            url,
+            ..DeclaredIndex::default()
+        };
+        (index, here.as_path())
+    });
     for index in declared.indexes.iter().chain(&uv.indexes) {
         if index.default {
-            default = default.or_else(|| Some((index.name.clone(), index.url.clone())));
+            default = default.or_else(|| Some((index.clone(), folder)));
         } else {
-            further.push(index.clone());
+            further.push((index.clone(), folder));
         }
     }
-    default = default.or_else(|| pip.index_url.clone().map(|url| (None, url)));
-    for url in &pip.extra_index_urls {
-        further.push(DeclaredIndex {
-            url: url.clone(),
-            ..DeclaredIndex::default()
-        });
-    }
-    let (name, url) = default.unwrap_or_else(|| (None, format!("https://{PUBLIC}.org/simple/")));
-    further.push(DeclaredIndex {
-        name,
+    let pip_default = pip.index_url.clone().map(|url| DeclaredIndex {
         url,
         ..DeclaredIndex::default()
     });
+    default = default.or_else(|| Some((pip_default?, here.as_path())));
+    for url in &pip.extra_index_urls {
+        let index = DeclaredIndex {
+            url: url.clone(),
+            ..DeclaredIndex::default()
+        };
+        further.push((index, &here));
+    }
+    let public = || DeclaredIndex {
+        url: format!("https://{PUBLIC}.org/simple/"),
+        ..DeclaredIndex::default()
+    };
+    further.push(default.unwrap_or_else(|| (public(), &here)));
 
     let mut indexes: Vec<Location> = Vec::new();
-    for index in further {
-        let location = location(&index, &variable)?;
+    for (index, base) in further {
+        let location = location(&index, base, &variable)?;
         // The same address twice is asked once; a named entry is kept, since sources may speak of it.
         let known = indexes
             .iter_mut()
             .find(|known| known.url == location.url && known.explicit == location.explicit);
         match known {
-            Some(known) => known.name = known.name.take().or(location.name),
-            None => indexes.push(location),
+            Some(known) if known.name.is_none() || location.name.is_none() => {
+                known.name = known.name.take().or(location.name);
+                known.credentials = known.credentials.take().or(location.credentials);
+            }
+            _ => indexes.push(location),
         }
     }
-    let mut find_links = flags.find_links.clone();
-    find_links.extend(
-        variable("UV_FIND_LINKS")
-            .iter()
-            .flat_map(|value| value.split(','))
-            .map(str::to_owned),
-    );
-    let placed = |from: &Path, written: String| FindLinks {
-        written,
-        from: from.to_owned(),
-    };
-    let mut find_links: Vec<FindLinks> = find_links
-        .into_iter()
-        .map(|written| placed(Path::new(""), written))
-        .collect();
-    let files = declared.find_links.iter().chain(&uv.find_links);
-    find_links.extend(files.map(|written| placed(folder, written.clone())));
+    let in_environment = variable("UV_FIND_LINKS");
+    let commas = in_environment.iter().flat_map(|value| value.split(','));
+    let spaces = variable("PIP_FIND_LINKS");
+    let typed = flags
+        .find_links
+        .iter()
+        .map(String::as_str)
+        .chain(commas)
+        .chain(spaces.iter().flat_map(|value| value.split_whitespace()))
+        .map(|text| (text, here.as_path()));
+    let written = declared.find_links.iter().chain(&uv.find_links);
+    let find_links = typed
+        .chain(written.map(|text| (text.as_str(), folder)))
+        .chain(pip.find_links.iter().map(|text| (text.as_str(), here.as_path())))
+        .map(|(text, base)| {
+            let place = DeclaredIndex {
+                url: text.trim().to_owned(),
+                flat: true,
+                ..DeclaredIndex::default()
+            };
+            location(&place, base, &variable)
+        })
+        .collect::<Result<_, _>>()?;
     Ok(Locations {
         indexes,
         find_links,
@@ -262,21 +307,30 @@ fn named(text: &str) -> (Option<String>, String) {
 
 fn location(
     index: &DeclaredIndex,
+    base: &Path,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Location, IndexError> {
-    let mut url = Url::parse(&index.url).map_err(|error| {
-        // The text may hold a password: only what comes after an `@` is shown.
-        let shown = index.url.rsplit('@').next().unwrap_or_default();
-        IndexError::Config(format!("`{shown}` is not a URL: {error}"))
-    })?;
-    if !matches!(url.scheme(), "http" | "https") {
+    let mut written = None;
+    let mut url = if index.url.contains("://") {
+        Url::parse(&index.url).map_err(|error| {
+            // The text may hold a password: only what comes after an `@` is shown.
+            let shown = index.url.rsplit('@').next().unwrap_or_default();
+            IndexError::Config(format!("`{shown}` is not a URL: {error}"))
+        })?
+    } else {
+        written = Some(index.url.clone());
+        Url::from_directory_path(base.join(&index.url))
+            .map_err(|()| IndexError::Config(format!("`{}` is neither a URL nor a path", index.url)))?
+    };
+    if !matches!(url.scheme(), "http" | "https" | "file") {
         return Err(IndexError::Config(format!(
-            "{} is neither http nor https",
+            "{} is none of http, https and file",
             Redacted(&url)
         )));
     }
     url.set_fragment(None);
-    if !url.path().ends_with('/') {
+    // A flat page is one document, whose name may end in anything; everything else is a folder.
+    if !url.path().ends_with('/') && (!index.flat || url.scheme() == "file") {
         let path = format!("{}/", url.path());
         url.set_path(&path);
     }
@@ -306,216 +360,17 @@ fn location(
         url,
         credentials,
         explicit: index.explicit,
+        flat: index.flat,
+        written,
     })
-}
-
-/// The `uv.toml` beside the project (which replaces its `[tool.uv]` for uv, and adds to it here), the user's, the machine's.
-fn uv_files(folder: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Declared, IndexError> {
-    let mut all = Declared::default();
-    let user = variable("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
-    let machine = Some(PathBuf::from("/etc/uv/uv.toml"));
-    let files = [
-        Some(folder.join("uv.toml")),
-        user.map(|folder| folder.join("uv/uv.toml")),
-        machine,
-    ];
-    for path in files.into_iter().flatten() {
-        let text = match path.parent() == Some(folder) {
-            true => regular::text_beside(&path, LARGEST)
-                .map_err(|irregular| IndexError::Config(format!("{}: {irregular}", path.display())))?,
-            // What is the user's own may be a link to anywhere.
-            false => regular::text(&path, LARGEST).ok(),
-        };
-        let Some(text) = text else { continue };
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            IndexError::Config(format!("{} is not TOML: {}", path.display(), error.message()))
-        })?;
-        let found = declared_in(&table);
-        all.indexes.extend(found.indexes);
-        all.find_links.extend(found.find_links);
-    }
-    Ok(all)
-}
-
-/// The index settings of a `uv.toml` or a `[tool.uv]` table.
-pub fn declared_in(table: &toml::Table) -> Declared {
-    let text =
-        |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).map(str::to_owned);
-    let flag =
-        |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_bool).unwrap_or_default();
-    let list = |key: &str| -> Vec<String> {
-        let values = table.get(key).and_then(toml::Value::as_array);
-        values
-            .into_iter()
-            .flatten()
-            .filter_map(|value| value.as_str().map(str::to_owned))
-            .collect()
-    };
-    let mut declared = Declared {
-        find_links: list("find-links"),
-        ..Declared::default()
-    };
-    for index in table
-        .get("index")
-        .and_then(toml::Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        let Some(index) = index.as_table() else { continue };
-        if let Some(url) = text(index, "url") {
-            declared.indexes.push(DeclaredIndex {
-                name: text(index, "name"),
-                url,
-                default: flag(index, "default"),
-                explicit: flag(index, "explicit"),
-            });
-        }
-    }
-    for url in list("extra-index-url") {
-        declared.indexes.push(DeclaredIndex {
-            url,
-            ..DeclaredIndex::default()
-        });
-    }
-    if let Some(url) = text(table, "index-url") {
-        declared.indexes.push(DeclaredIndex {
-            url,
-            default: true,
-            ..DeclaredIndex::default()
-        });
-    }
-    declared
-}
-
-/// What pip.conf says: the user's file before the machine's.
-fn pip_files(variable: &dyn Fn(&str) -> Option<String>) -> Flags {
-    let home = variable("HOME").map(PathBuf::from);
-    let config = variable("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| home.as_ref().map(|home| home.join(".config")));
-    let files = match variable("PIP_CONFIG_FILE") {
-        Some(path) => vec![Some(PathBuf::from(path))],
-        None => vec![
-            variable("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("pip.conf")),
-            config.map(|folder| folder.join("pip/pip.conf")),
-            home.map(|folder| folder.join(".pip/pip.conf")),
-            Some(PathBuf::from("/etc/pip.conf")),
-        ],
-    };
-    let mut found = Flags::default();
-    for path in files.into_iter().flatten() {
-        if let Ok(text) = regular::text(&path, LARGEST) {
-            let file = pip_file(&text);
-            found.index_url = found.index_url.or(file.index_url);
-            found.extra_index_urls.extend(file.extra_index_urls);
-        }
-    }
-    found
-}
-
-/// One pip.conf: `key = value` below `[global]`, `[install]` or `[lock]`; an indented line goes on with the value above.
-fn pip_file(text: &str) -> Flags {
-    let mut found = Flags::default();
-    let mut relevant = false;
-    let mut key = String::new();
-    for line in text.lines() {
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(section) = trimmed.strip_prefix('[') {
-            let section = section.trim_end_matches(']').trim();
-            relevant = matches!(section, "global" | "install" | "lock");
-            key.clear();
-            continue;
-        }
-        let value = if line.starts_with([' ', '\t']) && !key.is_empty() {
-            trimmed
-        } else {
-            let Some((name, value)) = trimmed.split_once(['=', ':']) else {
-                continue;
-            };
-            key = name.trim().to_ascii_lowercase().replace('_', "-");
-            value.trim()
-        };
-        if !relevant || value.is_empty() {
-            continue;
-        }
-        match key.as_str() {
-            "index-url" => found.index_url = Some(value.to_owned()),
-            "extra-index-url" => found
-                .extra_index_urls
-                .extend(value.split_whitespace().map(str::to_owned)),
-            _ => {}
-        }
-    }
-    found
-}
-
-#[derive(Debug, Clone)]
-struct Machine {
-    /// `host`, or `host:port`; `None` is netrc's `default`, which is never used: it would answer any host.
-    host: Option<String>,
-    credentials: Credentials,
-}
-
-impl Machine {
-    /// A bare host stands for the scheme's own port; another port has to be written.
-    fn is(&self, url: &Url) -> bool {
-        let (Some(host), Some(wanted)) = (url.host_str(), &self.host) else {
-            return false;
-        };
-        match url.port() {
-            None => wanted == host,
-            Some(port) => *wanted == format!("{host}:{port}"),
-        }
-    }
-}
-
-fn netrc(variable: &dyn Fn(&str) -> Option<String>) -> Vec<Machine> {
-    let path = variable("NETRC")
-        .map(PathBuf::from)
-        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".netrc")));
-    path.and_then(|path| regular::text(&path, LARGEST).ok())
-        .map(|text| netrc_machines(&text))
-        .unwrap_or_default()
-}
-
-fn netrc_machines(text: &str) -> Vec<Machine> {
-    let mut machines: Vec<(Option<String>, String, String)> = Vec::new();
-    let mut words = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(str::split_whitespace);
-    while let Some(word) = words.next() {
-        match word {
-            "machine" => machines.push((words.next().map(str::to_owned), String::new(), String::new())),
-            "default" => machines.push((None, String::new(), String::new())),
-            "login" | "password" | "account" => {
-                let value = words.next().unwrap_or_default().trim_matches('"').to_owned();
-                match (machines.last_mut(), word) {
-                    (Some(machine), "login") => machine.1 = value,
-                    (Some(machine), "password") => machine.2 = value,
-                    _ => {}
-                }
-            }
-            // A macro's body ends at an empty line, which is lost here; nobody puts one in a netrc for indexes.
-            _ => {}
-        }
-    }
-    machines
-        .into_iter()
-        .map(|(host, user, password)| Machine {
-            host,
-            credentials: Credentials::Basic { user, password },
-        })
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use super::files::pip_file;
+    use super::netrc::netrc_machines;
     use super::*;
 
     fn check(flags: Flags, declared: Declared, variables: &[(&str, &str)]) -> Vec<String> {
@@ -606,7 +461,7 @@ mod tests {
             url: "https://u:p@h.example/simple".into(),
             ..Default::default()
         };
-        let found = location(&index, &|_| None).unwrap();
+        let found = location(&index, Path::new("/"), &|_| None).unwrap();
         assert_eq!(found.label(), "https://h.example/simple");
         let locations = Locations {
             indexes: vec![found],

@@ -102,8 +102,8 @@ impl Shared {
         };
         let bytes = {
             let _permit = self.limit.acquire().await;
-            let response = self.client.send(self.request_to(url)).await.map_err(fault)?;
-            response.bytes(LARGEST).await.map_err(fault)?
+            let request = self.request_to(url);
+            self.client.read(request, LARGEST).await.map_err(fault)?.body
         };
         let actual = Digest::of(&bytes);
         if let Some(expected) = hash

@@ -4,9 +4,11 @@
 //! room owns where indexes are configured, their page formats, the page cache and how metadata is obtained cheaply. It
 //! does not choose versions.
 
+pub mod accelerator;
 pub mod central;
 pub mod config;
 pub mod download;
+mod folder;
 mod html;
 pub mod metadata;
 pub mod network;
@@ -24,6 +26,7 @@ use crate::http::HttpError;
 use crate::python::metadata::{Metadata, MetadataError};
 use crate::store::StoreError;
 
+pub use config::Pin;
 pub use network::Network;
 pub use page::{FileId, Listed, Page, RawFile};
 pub use source::{SourceError, SourceMetadata, SourcePlace, SourceTree, WithSources};
@@ -37,6 +40,22 @@ pub trait Index: Sync {
     /// The project's page: of the first index that has the project. `None` if none has it.
     fn page(&self, name: &PackageName) -> Result<Option<Arc<Page>>, Arc<IndexError>>;
 
+    /// Which indexes the project wants `name` from, and in which environments; the first pin whose marker holds counts.
+    fn pins(&self, name: &PackageName) -> &[Pin] {
+        let _ = name;
+        &[]
+    }
+
+    /// The project's page, where its pin names the index `pin`.
+    fn page_from(
+        &self,
+        name: &PackageName,
+        pin: Option<&str>,
+    ) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
+        let _ = pin;
+        self.page(name)
+    }
+
     /// The metadata of one file of `page`.
     fn metadata(
         &self,
@@ -46,7 +65,12 @@ pub trait Index: Sync {
     ) -> Result<Arc<Metadata>, Arc<IndexError>>;
 
     /// The page will be asked for; and then the metadata of the file that `pick` names.
-    fn request(&self, name: &PackageName, pick: Option<Pick>);
+    fn request(&self, name: &PackageName, pick: Option<Pick>) {
+        self.request_from(name, None, pick);
+    }
+
+    /// The same, of a pinned index.
+    fn request_from(&self, name: &PackageName, pin: Option<&str>, pick: Option<Pick>);
 
     /// The metadata of one file will be asked for.
     fn request_metadata(&self, name: &PackageName, page: &Arc<Page>, file: FileId);
@@ -84,10 +108,19 @@ pub enum IndexError {
     /// It was asked by a build.
     #[error("{file} does not say what it needs")]
     Source { file: String, source: SourceError },
+    #[error("cannot read the page of files at {url}")]
+    FlatPage { url: String, source: HttpError },
     #[error("cannot read {path}")]
     FindLinks { path: String, source: std::io::Error },
     #[error("the index settings are wrong: {0}")]
     Config(String),
+    #[error("`{name}` is to come from the index `{index}`, which is not defined")]
+    UnknownIndex {
+        name: PackageName,
+        index: String,
+        /// The names that are defined.
+        known: Vec<String>,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -96,7 +129,9 @@ impl IndexError {
     /// Whether the same command may succeed later without a change.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Page { source, .. } | Self::Metadata { source, .. } => source.is_temporary(),
+            Self::Page { source, .. } | Self::Metadata { source, .. } | Self::FlatPage { source, .. } => {
+                source.is_temporary()
+            }
             Self::Fetch {
                 source: crate::fetch::FetchError::Http(source),
                 ..

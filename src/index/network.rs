@@ -1,7 +1,6 @@
 //! Indexes on the network: pages through the cache, each name asked for once, what is wanted soon fetched beside it.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,8 +13,9 @@ use uv_normalize::PackageName;
 
 use super::config::{Location, Locations};
 use super::once::OnceMap;
+use super::folder::{flat_document, folder_files, folder_page};
 use super::page::{FileId, Listed, Page, RawFile};
-use super::{Index, IndexError, Pick, simple};
+use super::{Index, IndexError, Pick, Pin, simple};
 use crate::digest::Digest;
 use crate::http::{Client, Credentials, HttpError, Redacted, Request};
 use crate::python::metadata::Metadata;
@@ -29,6 +29,8 @@ const FRESH_SECONDS: u64 = 600;
 
 /// What an index said of one name, once.
 pub type PageAnswer = Result<Option<Arc<Page>>, Arc<IndexError>>;
+/// A flat place's files, read once.
+type FlatFiles = Arc<OnceCell<Vec<RawFile<'static>>>>;
 /// What one file's metadata is, once.
 pub type MetadataAnswer = Result<Arc<Metadata>, Arc<IndexError>>;
 
@@ -44,9 +46,11 @@ pub(super) struct Shared {
     pub locations: Locations,
     pub reporter: Arc<dyn Reporter>,
     runtime: Handle,
-    pages: OnceMap<PackageName, PageAnswer>,
+    /// By name and the index that the name is pinned to.
+    pages: OnceMap<(PackageName, Option<String>), PageAnswer>,
     metadata: OnceMap<Digest, MetadataAnswer>,
-    flat: OnceCell<Vec<RawFile<'static>>>,
+    /// The files of each flat place, by its address.
+    flat: Mutex<HashMap<Url, FlatFiles>>,
     pub limit: Semaphore,
     /// Hosts that answered a range request with the whole file.
     pub without_ranges: Mutex<HashSet<String>>,
@@ -64,7 +68,7 @@ impl Network {
                 runtime: Handle::current(),
                 pages: OnceMap::new(),
                 metadata: OnceMap::new(),
-                flat: OnceCell::new(),
+                flat: Mutex::default(),
                 limit: Semaphore::new(AT_ONCE),
                 without_ranges: Mutex::default(),
             }),
@@ -75,18 +79,20 @@ impl Network {
         &self.shared.locations
     }
 
-    fn start_page(&self, name: &PackageName) {
-        if self.shared.pages.claim(name) {
-            let (shared, name) = (self.shared.clone(), name.clone());
+    fn start_page(&self, name: &PackageName, pin: Option<&str>) -> (PackageName, Option<String>) {
+        let key = (name.clone(), pin.map(str::to_owned));
+        if self.shared.pages.claim(&key) {
+            let (shared, key) = (self.shared.clone(), key.clone());
             self.shared.runtime.spawn(async move {
                 let answer = shared
-                    .page(&name)
+                    .page(&key.0, key.1.as_deref())
                     .await
                     .map(|page| page.map(Arc::new))
                     .map_err(Arc::new);
-                shared.pages.fill(&name, answer);
+                shared.pages.fill(&key, answer);
             });
         }
+        key
     }
 
     fn start_metadata(&self, name: &PackageName, page: &Arc<Page>, file: FileId) -> Option<Digest> {
@@ -107,8 +113,16 @@ impl Network {
 
 impl Index for Network {
     fn page(&self, name: &PackageName) -> PageAnswer {
-        self.start_page(name);
-        self.shared.pages.wait(name)
+        self.page_from(name, None)
+    }
+
+    fn pins(&self, name: &PackageName) -> &[Pin] {
+        self.shared.locations.pins_of(name)
+    }
+
+    fn page_from(&self, name: &PackageName, pin: Option<&str>) -> PageAnswer {
+        let key = self.start_page(name, pin);
+        self.shared.pages.wait(&key)
     }
 
     fn metadata(&self, name: &PackageName, page: &Arc<Page>, file: FileId) -> MetadataAnswer {
@@ -121,15 +135,15 @@ impl Index for Network {
         }
     }
 
-    fn request(&self, name: &PackageName, pick: Option<Pick>) {
-        self.start_page(name);
+    fn request_from(&self, name: &PackageName, pin: Option<&str>, pick: Option<Pick>) {
+        let key = self.start_page(name, pin);
         let Some(pick) = pick else { return };
-        let (network, name) = (self.clone(), name.clone());
+        let network = self.clone();
         self.shared.runtime.spawn(async move {
-            if let Some(Ok(Some(page))) = network.shared.pages.get(&name).await
+            if let Some(Ok(Some(page))) = network.shared.pages.get(&key).await
                 && let Some(file) = pick(&page)
             {
-                network.start_metadata(&name, &page, file);
+                network.start_metadata(&key.0, &page, file);
             }
         });
     }
@@ -165,20 +179,19 @@ fn now() -> u64 {
 }
 
 impl Shared {
-    async fn page(&self, name: &PackageName) -> Result<Option<Page>, IndexError> {
-        let flat = self.flat_files().await?;
+    async fn page(&self, name: &PackageName, pin: Option<&str>) -> Result<Option<Page>, IndexError> {
+        let mut own = Vec::new();
+        for place in &self.locations.find_links {
+            own.extend(files_of(name, &self.flat_files(place).await?));
+        }
         let mut found = None;
         // The first index that has the project answers for it alone [torchtriton].
-        for location in self.locations.for_package(name)? {
+        for location in self.locations.for_package(name, pin)? {
             if let Some(page) = self.index_page(location, name).await? {
                 found = Some(page);
                 break;
             }
         }
-        let own: Vec<RawFile<'static>> = Page::build(name, "", flat.iter().cloned())
-            .all_files()
-            .map(|file| file.to_raw())
-            .collect();
         if own.is_empty() {
             return Ok(found);
         }
@@ -190,7 +203,14 @@ impl Shared {
     }
 
     async fn index_page(&self, location: &Location, name: &PackageName) -> Result<Option<Page>, IndexError> {
-        let credentials = self.locations.credentials(&location.url);
+        if location.flat {
+            let page = Page::build(name, &location.label(), files_of(name, &self.flat_files(location).await?));
+            return Ok((!page.versions().is_empty()).then_some(page));
+        }
+        if location.url.scheme() == "file" {
+            return folder_page(location, name);
+        }
+        let credentials = self.credentials_for(location);
         let key = page_key(location, name, credentials.as_ref());
         let label = location.label();
         let kept = self.kept_page(&key, &label);
@@ -216,7 +236,7 @@ impl Shared {
         };
         let response = {
             let _permit = self.limit.acquire().await;
-            self.client.send_any(request).await.map_err(fault)?
+            self.client.read_any(request, simple::LARGEST).await.map_err(fault)?
         };
         let fresh_seconds = fresh_seconds(response.header("cache-control"));
         let about = |etag: Option<&str>, absent| Kept {
@@ -240,9 +260,8 @@ impl Shared {
                 let kind = response.header("content-type").unwrap_or_default().to_owned();
                 let about = about(response.header("etag"), false);
                 let url = response.url.clone();
-                let body = response.bytes(simple::LARGEST).await.map_err(fault)?;
                 let page =
-                    simple::read(name, &label, &url, &kind, &body).map_err(|rule| IndexError::BadPage {
+                    simple::read(name, &label, &url, &kind, &response.body).map_err(|rule| IndexError::BadPage {
                         name: name.clone(),
                         url: Redacted(&url).to_string(),
                         rule,
@@ -250,7 +269,7 @@ impl Shared {
                 self.keep_page(&key, &about, Some(&page));
                 Ok(Some(page))
             }
-            _ => Err(fault(response.into_error().await)),
+            _ => Err(fault(response.error())),
         }
     }
 
@@ -276,44 +295,44 @@ impl Shared {
         let _ = self.store.keep_record_bytes("pages", key, &bytes);
     }
 
-    /// The distributions of all `--find-links` places.
-    async fn flat_files(&self) -> Result<&[RawFile<'static>], IndexError> {
-        let files = self
-            .flat
-            .get_or_try_init(|| async {
-                let mut files = Vec::new();
-                for place in &self.locations.find_links {
-                    match Url::parse(&place.written) {
-                        Ok(url) if url.scheme() == "http" || url.scheme() == "https" => {
-                            files.extend(self.flat_page(&url).await?);
-                        }
-                        Ok(url) if url.scheme() == "file" => {
-                            files.extend(folder_files(Path::new(url.path()))?);
-                        }
-                        _ => files.extend(folder_files(&place.from.join(&place.written))?),
-                    }
-                }
-                Ok::<_, IndexError>(files)
-            })
-            .await?;
-        Ok(files)
+    /// What may be sent to an index: its own credentials, else what its origin has.
+    fn credentials_for(&self, location: &Location) -> Option<Credentials> {
+        let own = location.credentials.clone();
+        own.or_else(|| self.locations.credentials(&location.url))
     }
 
-    async fn flat_page(&self, url: &Url) -> Result<Vec<RawFile<'static>>, IndexError> {
-        let (url, credentials) = Credentials::take_from(url);
-        let credentials = credentials.or_else(|| self.locations.credentials(&url));
-        let shown = Redacted(&url).to_string();
-        let fault = |source: HttpError| IndexError::Metadata {
-            file: shown.clone(),
+    /// All distributions of a flat page or folder.
+    async fn flat_files(&self, place: &Location) -> Result<Vec<RawFile<'static>>, IndexError> {
+        let cell = {
+            let mut known = self.flat.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(place.url.clone()).or_default().clone()
+        };
+        let files = cell
+            .get_or_try_init(|| async {
+                match place.url.to_file_path() {
+                    Ok(path) if place.url.scheme() == "file" && path.is_dir() => folder_files(&path),
+                    Ok(path) if place.url.scheme() == "file" => flat_document(&path),
+                    _ => self.flat_page(place).await,
+                }
+            })
+            .await?;
+        Ok(files.clone())
+    }
+
+    async fn flat_page(&self, place: &Location) -> Result<Vec<RawFile<'static>>, IndexError> {
+        let shown = Redacted(&place.url).to_string();
+        let fault = |source: HttpError| IndexError::FlatPage {
+            url: shown.clone(),
             source,
         };
-        let request = Request::get(url)
+        let request = Request::get(place.url.clone())
             .header(header::ACCEPT, "text/html")
-            .credentials(credentials);
-        let response = self.client.send(request).await.map_err(fault)?;
-        let url = response.url.clone();
-        let body = response.bytes(simple::LARGEST).await.map_err(fault)?;
-        simple::flat(&url, &body).map_err(|rule| IndexError::Config(format!("{shown}: {rule}")))
+            .credentials(self.credentials_for(place));
+        let response = self.client.read_any(request, simple::LARGEST).await.map_err(fault)?;
+        if response.status.as_u16() != 200 {
+            return Err(fault(response.error()));
+        }
+        simple::flat(&response.url, &response.body).map_err(|rule| IndexError::Config(format!("{shown}: {rule}")))
     }
 
     pub(super) fn note_without_ranges(&self, url: &Url) {
@@ -358,6 +377,12 @@ impl Listed<'_> {
     }
 }
 
+/// The files of `name` among those of all projects.
+fn files_of(name: &PackageName, all: &[RawFile<'static>]) -> Vec<RawFile<'static>> {
+    let page = Page::build(name, "", all.iter().cloned());
+    page.all_files().map(Listed::to_raw).collect()
+}
+
 /// Pages are kept per index and credentials: a page that one user may see never answers another's request.
 fn page_key(location: &Location, name: &PackageName, credentials: Option<&Credentials>) -> String {
     let who = credentials
@@ -382,37 +407,4 @@ fn fresh_seconds(cache_control: Option<&str>) -> u64 {
         }
     }
     seconds.min(24 * 3600)
-}
-
-/// The distributions in a folder, hashed.
-fn folder_files(folder: &Path) -> Result<Vec<RawFile<'static>>, IndexError> {
-    let fault = |source| IndexError::FindLinks {
-        path: folder.display().to_string(),
-        source,
-    };
-    let folder = std::path::absolute(folder).map_err(fault)?;
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(fault)? {
-        let entry = entry.map_err(fault)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let regular = entry.file_type().map_err(fault)?.is_file();
-        if !regular || !(name.ends_with(".whl") || name.ends_with(".tar.gz") || name.ends_with(".zip")) {
-            continue;
-        }
-        let path = entry.path();
-        let mut content = crate::digest::Hashing::new(std::fs::File::open(&path).map_err(fault)?);
-        std::io::copy(&mut content, &mut std::io::sink()).map_err(fault)?;
-        let (digest, size, _) = content.finish();
-        if let Ok(url) = Url::from_file_path(&path) {
-            files.push(RawFile {
-                name: name.into(),
-                url: url.to_string().into(),
-                sha256: Some(digest),
-                size: Some(size),
-                ..RawFile::default()
-            });
-        }
-    }
-    files.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(files)
 }

@@ -39,7 +39,7 @@ pub fn read(
         }
     };
     for file in &files {
-        if let Some(rule) = hostile(file) {
+        if let Some(rule) = hostile(url, file) {
             return Err(format!(
                 "{:?}: {rule}",
                 file.name.chars().take(120).collect::<String>()
@@ -62,14 +62,14 @@ pub fn flat(url: &Url, body: &[u8]) -> Result<Vec<RawFile<'static>>, String> {
         .into_iter()
         .filter_map(|anchor| anchor_file(&base, anchor))
         .collect();
-    match files.iter().find_map(hostile) {
+    match files.iter().find_map(|file| hostile(url, file)) {
         Some(rule) => Err(rule.to_owned()),
         None => Ok(files),
     }
 }
 
 /// Why a file may not even be listed: a name or URL that no honest index writes.
-fn hostile(file: &RawFile<'_>) -> Option<&'static str> {
+fn hostile(page: &Url, file: &RawFile<'_>) -> Option<&'static str> {
     let distribution =
         file.name.ends_with(".whl") || file.name.ends_with(".gz") || file.name.ends_with(".zip");
     if distribution
@@ -85,7 +85,9 @@ fn hostile(file: &RawFile<'_>) -> Option<&'static str> {
     if authority.contains('@') {
         return Some("its URL carries credentials, or a host in disguise");
     }
-    if file.url.starts_with("http://") || file.url.starts_with("https://") {
+    // Only what is on this machine itself may name what is on this machine.
+    let is_local = page.scheme() == "file" && file.url.starts_with("file:///");
+    if is_local || file.url.starts_with("http://") || file.url.starts_with("https://") {
         None
     } else {
         Some("its URL is neither http nor https")

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use uv_normalize::{ExtraName, PackageName};
 use uv_pep440::{Version, VersionSpecifiers};
 
-use super::{FileId, Index, IndexError, Page, Pick};
+use super::{FileId, Index, IndexError, Page, Pick, Pin};
 use crate::digest::Digest;
 use crate::python::metadata::{Metadata, MetadataError};
 use crate::python::requirement::{self, Requirement};
@@ -103,8 +103,20 @@ impl Index for WithSources<'_> {
         })
     }
 
-    fn request(&self, name: &PackageName, pick: Option<Pick>) {
-        self.index.request(name, pick);
+    fn pins(&self, name: &PackageName) -> &[Pin] {
+        self.index.pins(name)
+    }
+
+    fn page_from(
+        &self,
+        name: &PackageName,
+        pin: Option<&str>,
+    ) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
+        self.index.page_from(name, pin)
+    }
+
+    fn request_from(&self, name: &PackageName, pin: Option<&str>, pick: Option<Pick>) {
+        self.index.request_from(name, pin, pick);
     }
 
     fn request_metadata(&self, name: &PackageName, page: &Arc<Page>, file: FileId) {

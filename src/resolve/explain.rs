@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use pubgrub::{DerivationTree, External, Ranges};
 use uv_normalize::PackageName;
 use uv_pep440::Version;
+use uv_pep508::MarkerTree;
 
 use super::ResolveError;
 use super::fork::Environment;
@@ -25,6 +26,7 @@ const MOST: usize = 14;
 pub(super) fn no_solution(context: &Context<'_>, environment: &Environment, tree: Tree) -> ResolveError {
     let mut facts = Facts {
         context,
+        environment: environment.marker,
         own: Vec::new(),
         others: Vec::new(),
         names: BTreeSet::new(),
@@ -81,6 +83,7 @@ fn leaves<'t>(tree: &'t Tree, found: &mut Vec<&'t External<Node, Ranges<Version>
 
 struct Facts<'c, 'a> {
     context: &'c Context<'a>,
+    environment: MarkerTree,
     /// Facts about the project's own lines.
     own: Vec<String>,
     others: Vec<String>,
@@ -159,7 +162,7 @@ impl Facts<'_, '_> {
         if !self.names.insert(name.clone()) && range == &Ranges::full() {
             return;
         }
-        let page = self.context.page(name).ok().flatten();
+        let page = self.context.page(name, self.environment).ok().flatten();
         let versions = page.as_ref().map(|page| page.versions()).unwrap_or_default();
         let inside = versions.iter().filter(|version| range.contains(version)).count();
         let line = match (versions.last(), inside) {
@@ -183,7 +186,7 @@ impl Facts<'_, '_> {
 
     /// `range` as the versions that exist in it.
     fn shown(&self, name: &PackageName, range: &Ranges<Version>) -> String {
-        let page = self.context.page(name).ok().flatten();
+        let page = self.context.page(name, self.environment).ok().flatten();
         let versions = page.as_ref().map(|page| page.versions()).unwrap_or_default();
         let inside: Vec<&Version> = versions
             .iter()

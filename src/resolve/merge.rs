@@ -9,7 +9,7 @@ use uv_pep440::Version;
 use uv_pep508::MarkerTree;
 
 use super::ResolveError;
-use super::solve::{Context, Pin, Solution};
+use super::solve::{Context, Pin, Place, Solution};
 use super::tags;
 use crate::index::{Listed, Page};
 use crate::lock::satisfies::{Wanted, package_markers};
@@ -23,8 +23,8 @@ pub(super) fn merge(
     solutions: &[Solution],
 ) -> Result<Lock, ResolveError> {
     let mut packages = Vec::new();
-    for ((name, version), chosen) in chosen(solutions) {
-        if let Some(package) = package(context, wanted, name, version, &chosen)? {
+    for ((name, version, index), chosen) in chosen(context, solutions) {
+        if let Some(package) = package(context, wanted, (name, version, index), &chosen)? {
             packages.push(package);
         }
     }
@@ -84,11 +84,19 @@ struct Chosen<'a> {
     extras: BTreeSet<ExtraName>,
 }
 
-fn chosen(solutions: &[Solution]) -> BTreeMap<(&PackageName, &Version), Chosen<'_>> {
-    let mut chosen: BTreeMap<(&PackageName, &Version), Chosen<'_>> = BTreeMap::new();
+/// A name, a version, and the index that the project pins the name to.
+type Key<'a> = (&'a PackageName, &'a Version, Option<&'a str>);
+
+fn chosen<'a>(context: &'a Context<'_>, solutions: &'a [Solution]) -> BTreeMap<Key<'a>, Chosen<'a>> {
+    let mut chosen: BTreeMap<Key<'a>, Chosen<'a>> = BTreeMap::new();
     for solution in solutions {
         for (name, pin) in &solution.pins {
-            let entry = chosen.entry((name, &pin.version)).or_insert_with(|| Chosen {
+            let index = match context.pin(name, solution.marker) {
+                Place::At(index) => index,
+                Place::Between(_) => None,
+            };
+            let key = (name, &pin.version, index);
+            let entry = chosen.entry(key).or_insert_with(|| Chosen {
                 pin,
                 fork: MarkerTree::FALSE,
                 extras: BTreeSet::new(),
@@ -103,11 +111,10 @@ fn chosen(solutions: &[Solution]) -> BTreeMap<(&PackageName, &Version), Chosen<'
 fn package(
     context: &Context<'_>,
     wanted: &Wanted,
-    name: &PackageName,
-    version: &Version,
+    (name, version, index): Key<'_>,
     chosen: &Chosen<'_>,
 ) -> Result<Option<Package>, ResolveError> {
-    let Some(page) = context.page(name)? else {
+    let Some(page) = context.index.page_from(name, index)? else {
         return Ok(None);
     };
     let metadata = context.index.metadata(name, &page, chosen.pin.file)?;

@@ -39,6 +39,14 @@ pub(super) struct Context<'a> {
     notes: Mutex<BTreeSet<String>>,
 }
 
+/// Where a name comes from in an environment.
+pub(super) enum Place<'a> {
+    /// The usual indexes, or the one of that name.
+    At(Option<&'a str>),
+    /// One index where the marker holds, another where it does not.
+    Between(MarkerTree),
+}
+
 /// One fork's pins.
 #[derive(Debug, Clone)]
 pub(super) struct Solution {
@@ -130,8 +138,30 @@ impl<'a> Context<'a> {
         self.selector.allows(name, file)
     }
 
-    pub fn page(&self, name: &PackageName) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
-        self.index.page(name)
+    /// The page of `name` that counts in `environment`.
+    pub fn page(
+        &self,
+        name: &PackageName,
+        environment: MarkerTree,
+    ) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
+        match self.pin(name, environment) {
+            Place::At(pin) => self.index.page_from(name, pin),
+            Place::Between(_) => self.index.page(name),
+        }
+    }
+
+    /// Which of the project's indexes `name` comes from in `environment`: the first pin that holds in all of it.
+    pub fn pin(&self, name: &PackageName, environment: MarkerTree) -> Place<'_> {
+        for pin in self.index.pins(name) {
+            if environment.is_disjoint(pin.marker) {
+                continue;
+            }
+            if environment.is_disjoint(pin.marker.negate()) {
+                return Place::At(Some(&pin.index));
+            }
+            return Place::Between(pin.marker);
+        }
+        Place::At(None)
     }
 }
 
@@ -361,10 +391,15 @@ fn request(
     environment: &Environment,
     preferences: &Arc<Preferences>,
 ) {
+    // Where two indexes have a part in the environment, it is split before either is asked.
+    let Place::At(pin) = context.pin(name, environment.marker) else {
+        return;
+    };
     let (selector, preferences) = (context.selector.clone(), preferences.clone());
     let (asked, environment) = (name.clone(), environment.clone());
-    context.index.request(
+    context.index.request_from(
         name,
+        pin,
         Some(Box::new(move |page| {
             match selector.choose(&asked, page, &range, &environment, &preferences) {
                 Choice::Version(_, file) => Some(file),
@@ -392,7 +427,15 @@ fn choose(
     let Some(name) = node.name() else {
         return Ok(Step::Take(Version::new([0]), None, None));
     };
-    let Some(page) = context.page(name)? else {
+    // The same name from two indexes is two projects: an environment that lies in both is split first.
+    if let Place::Between(marker) = context.pin(name, fork.environment.marker) {
+        let halves = [
+            fork.environment.marker.and(marker.negate()),
+            fork.environment.marker.and(marker),
+        ];
+        return Ok(Step::Split(halves.map(Environment::new)));
+    }
+    let Some(page) = context.page(name, fork.environment.marker)? else {
         fork.state.add_unavailable(id, Ranges::full(), Reason::NotFound);
         return Ok(Step::Again);
     };

@@ -18,7 +18,9 @@ impl From<Arc<IndexError>> for Failure {
             false => failure,
         };
         match &*error {
-            IndexError::Page { source, .. } | IndexError::Metadata { source, .. } => match source.status() {
+            IndexError::Page { source, .. }
+            | IndexError::Metadata { source, .. }
+            | IndexError::FlatPage { source, .. } => match source.status() {
                 Some(status) if status.as_u16() == 401 || status.as_u16() == 403 => {
                     failure.hint("check the index's credentials: in its URL, in UV_INDEX_<NAME>_USERNAME, or in ~/.netrc")
                 }
@@ -35,6 +37,15 @@ impl From<Arc<IndexError>> for Failure {
             }
             IndexError::NeedsBuild { .. } => {
                 failure.hint("choose a version that has a wheel")
+            }
+            IndexError::UnknownIndex { known, index, .. } if known.is_empty() => {
+                failure.hint(format!("add [[tool.uv.index]] with name = \"{index}\" and its url to pyproject.toml"))
+            }
+            IndexError::UnknownIndex { known, .. } => {
+                failure.hint(format!("the indexes with a name are {}", known.join(", ")))
+            }
+            IndexError::FindLinks { .. } => {
+                failure.hint("a relative place is looked for beside the file that names it")
             }
             IndexError::Config(_) => failure.hint("look at --index-url, PIP_INDEX_URL, [tool.uv] and pip.conf"),
             _ => failure,
