@@ -13,6 +13,9 @@ use crate::http::{Client, HttpError, Redacted, Request, Response, is_temporary_s
 use crate::reporter::{Reporter, Unit};
 use crate::store::{BlobWriter, Store, StoreError};
 
+/// A connection that brought this much, in bytes, before it broke does not count as a failed try.
+const PROGRESS: u64 = 64 << 10;
+
 /// What the caller knows of a blob before it is here.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected {
@@ -179,7 +182,8 @@ async fn receive(
             None => return Ok(()),
             Some(error) => error,
         };
-        fruitless = if writer.length() > before {
+        // A byte per connection, or a second, is not a download that goes on.
+        fruitless = if writer.length() >= before + PROGRESS {
             0
         } else {
             fruitless + 1

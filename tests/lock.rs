@@ -48,6 +48,11 @@ impl Bench {
             .run()
     }
 
+    /// The cache of the commands on this project.
+    pub fn cache(&self) -> std::path::PathBuf {
+        self.home.path().join("cache")
+    }
+
     /// Another command on the project, with the same cache.
     pub fn run(&self, words: &[&str]) -> Outcome {
         self.command(words).run()

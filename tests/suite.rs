@@ -17,6 +17,8 @@ mod hostile_lock;
 mod hostile_project;
 mod hostile_sdists;
 mod hostile_wheels;
+mod index_faults;
+mod indexes;
 mod interrupted;
 mod lock;
 mod noise;

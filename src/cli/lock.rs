@@ -17,7 +17,7 @@ use crate::index::{Network, WithSources, accelerator, config};
 use crate::lock::diff::diff;
 use crate::lock::reach::Scope;
 use crate::lock::satisfies::{Wanted, package_markers, refreshed};
-use crate::lock::{CREATED_BY, FILE_NAME, Lock, SERVING_GROUP};
+use crate::lock::{CREATED_BY, FILE_NAME, File, Location, Lock, SERVING_GROUP, Source};
 use crate::project::uv::SourceKind;
 use crate::project::{Declared, Manifest, reading};
 use crate::python::requirement::{self, Requirement};
@@ -217,12 +217,36 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     if serves(&manifest) {
         attach_base(&manifest, &args, &mut lock, session)?;
     }
+    near_files(&mut lock, path.parent().unwrap_or(&manifest.root));
     for note in &solved.notes {
         session.printer().warn(note);
     }
     lock.write(&path)?;
     report(session, &path, &lock, old.as_ref(), started, "was written");
     Ok(Exit::Done)
+}
+
+/// Files below the lock's folder are named from there: such a lock holds on another machine too.
+fn near_files(lock: &mut Lock, folder: &Path) {
+    let Ok(folder) = std::path::absolute(folder) else {
+        return;
+    };
+    let near = |file: &mut File| {
+        if let Location::Url(url) = &file.location
+            && url.scheme() == "file"
+            && let Ok(path) = url.to_file_path()
+            && let Ok(below) = path.strip_prefix(&folder)
+        {
+            file.location = Location::Path(below.to_owned());
+        }
+    };
+    for package in &mut lock.packages {
+        match &mut package.source {
+            Source::Files { sdist, wheels } => sdist.iter_mut().chain(wheels).for_each(near),
+            Source::Archive(file) => near(file),
+            Source::Vcs { .. } | Source::Directory { .. } => {}
+        }
+    }
 }
 
 /// Locks the base for the locked Python. Without its mirror the rest of the lock is still worth having: `image` tries again.

@@ -28,10 +28,20 @@ impl Client {
     /// Sends `request` and reads its whole answer of up to `limit` bytes, trying both again on failures that may pass.
     /// Every final status is an answer.
     pub async fn read_any(&self, request: Request, limit: u64) -> Result<Answer, HttpError> {
+        self.read_where(request, limit, |_| true).await
+    }
+
+    /// Like [`Client::read_any`]; only bodies of the statuses that `wanted` names are read, others stay empty.
+    pub async fn read_where(
+        &self,
+        request: Request,
+        limit: u64,
+        wanted: fn(StatusCode) -> bool,
+    ) -> Result<Answer, HttpError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let outcome = self.read_once(&request, limit).await;
+            let outcome = self.read_once(&request, limit, wanted).await;
             let said = outcome.as_ref().map(|answer| (answer.status, answer.retry_after()));
             let Some(pause) = self.worth_another(tries, said) else {
                 return settled(outcome, tries).map(|answer| Answer { tries, ..answer });
@@ -40,14 +50,20 @@ impl Client {
         }
     }
 
-    async fn read_once(&self, request: &Request, limit: u64) -> Result<Answer, HttpError> {
+    async fn read_once(
+        &self,
+        request: &Request,
+        limit: u64,
+        wanted: fn(StatusCode) -> bool,
+    ) -> Result<Answer, HttpError> {
         let response = self.send_once(request).await?;
         let (url, status) = (response.url.clone(), response.status);
         let headers = response.headers.clone();
         let is_error = status.is_client_error() || status.is_server_error();
         let body = match is_error {
             true => response.bytes(ERROR_LIMIT).await.unwrap_or_default(),
-            false => response.bytes(limit).await?,
+            false if wanted(status) => response.bytes(limit).await?,
+            false => Bytes::new(),
         };
         Ok(Answer {
             url,

@@ -319,7 +319,7 @@ fn location(
         })?
     } else {
         written = Some(index.url.clone());
-        Url::from_directory_path(base.join(&index.url))
+        Url::from_file_path(base.join(&index.url))
             .map_err(|()| IndexError::Config(format!("`{}` is neither a URL nor a path", index.url)))?
     };
     if !matches!(url.scheme(), "http" | "https" | "file") {
@@ -329,8 +329,8 @@ fn location(
         )));
     }
     url.set_fragment(None);
-    // A flat page is one document, whose name may end in anything; everything else is a folder.
-    if !url.path().ends_with('/') && (!index.flat || url.scheme() == "file") {
+    // A flat page is one document, whose name may end in anything.
+    if !url.path().ends_with('/') && !index.flat {
         let path = format!("{}/", url.path());
         url.set_path(&path);
     }

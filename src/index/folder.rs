@@ -86,7 +86,8 @@ fn hashed(path: &Path) -> Result<(crate::digest::Digest, u64), IndexError> {
 }
 
 fn fault(path: &Path) -> impl Fn(std::io::Error) -> IndexError {
-    let path = path.display().to_string();
+    // Without the slash that a folder's URL ends in.
+    let path = path.components().as_path().display().to_string();
     move |source| IndexError::FindLinks {
         path: path.clone(),
         source,

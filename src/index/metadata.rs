@@ -250,15 +250,19 @@ impl Shared {
             .request_to(wanted.url.clone())
             .header(header::RANGE, range)
             .header(header::ACCEPT_ENCODING, "identity");
-        let response = self.client.send_any(request).await.map_err(fault)?;
+        // Of a host that has no ranges the whole body is not read here: it is downloaded once, verified, and kept.
+        let response = self
+            .client
+            .read_where(request, LARGEST_DIRECTORY, |status| status.as_u16() == 206)
+            .await
+            .map_err(fault)?;
         match response.status.as_u16() {
             206 => {}
-            // The whole body is not read here: it is downloaded once, verified, and kept.
             200 | 416 | 501 => {
                 self.note_without_ranges(&wanted.url);
                 return Ok(None);
             }
-            _ => return Err(fault(response.into_error().await)),
+            _ => return Err(fault(response.error())),
         }
         let place = response.header("content-range").and_then(|text| {
             let (range, length) = text.strip_prefix("bytes ")?.split_once('/')?;
@@ -274,8 +278,7 @@ impl Shared {
                 reason: "a 206 without a usable Content-Range".to_owned(),
             }));
         };
-        let bytes = response.bytes(LARGEST_DIRECTORY).await.map_err(fault)?;
-        Ok(Some((bytes.to_vec(), start, length)))
+        Ok(Some((response.body.to_vec(), start, length)))
     }
 
     /// The whole file, downloaded and verified.

@@ -1,6 +1,7 @@
 //! The forks' pins joined into one lock: every package with the marker of the environments that install it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use url::Url;
@@ -9,7 +10,7 @@ use uv_pep440::Version;
 use uv_pep508::MarkerTree;
 
 use super::ResolveError;
-use super::solve::{Context, Pin, Place, Solution};
+use super::solve::{Context, Pin, Solution};
 use super::tags;
 use crate::index::{Listed, Page};
 use crate::lock::satisfies::{Wanted, package_markers};
@@ -23,10 +24,8 @@ pub(super) fn merge(
     solutions: &[Solution],
 ) -> Result<Lock, ResolveError> {
     let mut packages = Vec::new();
-    for ((name, version, index), chosen) in chosen(context, solutions) {
-        if let Some(package) = package(context, wanted, (name, version, index), &chosen)? {
-            packages.push(package);
-        }
+    for ((name, version, _), chosen) in chosen(context, solutions)? {
+        packages.push(package(context, wanted, name, version, &chosen)?);
     }
     alone_everywhere(&mut packages);
     let markers = package_markers(wanted, &packages).map_err(ResolveError::Unsound)?;
@@ -79,24 +78,28 @@ fn alone_everywhere(packages: &mut [Package]) {
 }
 
 struct Chosen<'a> {
+    page: Arc<Page>,
     pin: &'a Pin,
     fork: MarkerTree,
     extras: BTreeSet<ExtraName>,
 }
 
-/// A name, a version, and the index that the project pins the name to.
-type Key<'a> = (&'a PackageName, &'a Version, Option<&'a str>);
+/// A name, a version, and the index that answered: one version from two indexes is two.
+type Key<'a> = (&'a PackageName, &'a Version, String);
 
-fn chosen<'a>(context: &'a Context<'_>, solutions: &'a [Solution]) -> BTreeMap<Key<'a>, Chosen<'a>> {
+fn chosen<'a>(
+    context: &Context<'_>,
+    solutions: &'a [Solution],
+) -> Result<BTreeMap<Key<'a>, Chosen<'a>>, ResolveError> {
     let mut chosen: BTreeMap<Key<'a>, Chosen<'a>> = BTreeMap::new();
     for solution in solutions {
         for (name, pin) in &solution.pins {
-            let index = match context.pin(name, solution.marker) {
-                Place::At(index) => index,
-                Place::Between(_) => None,
+            let Some(page) = context.page(name, solution.marker)? else {
+                continue;
             };
-            let key = (name, &pin.version, index);
+            let key = (name, &pin.version, page.index.clone());
             let entry = chosen.entry(key).or_insert_with(|| Chosen {
+                page,
                 pin,
                 fork: MarkerTree::FALSE,
                 extras: BTreeSet::new(),
@@ -105,27 +108,26 @@ fn chosen<'a>(context: &'a Context<'_>, solutions: &'a [Solution]) -> BTreeMap<K
             entry.extras.extend(pin.extras.iter().cloned());
         }
     }
-    chosen
+    Ok(chosen)
 }
 
 fn package(
     context: &Context<'_>,
     wanted: &Wanted,
-    (name, version, index): Key<'_>,
+    name: &PackageName,
+    version: &Version,
     chosen: &Chosen<'_>,
-) -> Result<Option<Package>, ResolveError> {
-    let Some(page) = context.index.page_from(name, index)? else {
-        return Ok(None);
-    };
-    let metadata = context.index.metadata(name, &page, chosen.pin.file)?;
+) -> Result<Package, ResolveError> {
+    let page = &chosen.page;
+    let metadata = context.index.metadata(name, page, chosen.pin.file)?;
     let requires = context
         .effective(&metadata.requires_dist)
         .into_iter()
         .filter(|requirement| is_active(requirement, &chosen.extras, wanted))
         .collect();
     let position = page.position(version).unwrap_or(usize::MAX);
-    let (sdist, wheels) = files(context, name, &page, position);
-    Ok(Some(Package {
+    let (sdist, wheels) = files(context, name, page, position);
+    Ok(Package {
         name: name.clone(),
         version: Some(version.clone()),
         marker: MarkerTree::TRUE,
@@ -137,7 +139,7 @@ fn package(
         source: Source::Files { sdist, wheels },
         imports: metadata.import_names.clone(),
         built: None,
-    }))
+    })
 }
 
 /// Whether a requirement can matter to this lock: requirements of extras that nobody asked for are most of what some

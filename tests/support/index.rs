@@ -1,8 +1,8 @@
 //! A package index on loopback (PEP 691 and 503): made wheels, `.metadata`, ranges, ETags, and an edit for every answer.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use mlrails::digest::Digest;
@@ -11,6 +11,7 @@ use super::wheels::{Member, row, zip};
 
 /// What is asked: method, path, and the headers that matter to tests, by lower-case name.
 pub struct Asked {
+    /// Without scheme and host, where a proxy was asked.
     pub path: String,
     pub headers: BTreeMap<String, String>,
 }
@@ -21,6 +22,22 @@ pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    pub fault: Fault,
+}
+
+/// How an answer goes wrong on its way.
+#[derive(Clone, Copy, Default)]
+pub enum Fault {
+    #[default]
+    None,
+    /// The connection is reset after as many bytes as this says of the whole length.
+    Reset(fn(usize) -> usize),
+    /// The connection ends properly, too early.
+    End(fn(usize) -> usize),
+    /// Nothing more comes after as many bytes, until the client leaves.
+    Hang(fn(usize) -> usize),
+    /// A byte comes now and then.
+    Drip,
 }
 
 impl Answer {
@@ -29,7 +46,12 @@ impl Answer {
             status,
             headers: vec![("Content-Type".to_owned(), kind.to_owned())],
             body: body.into(),
+            fault: Fault::None,
         }
+    }
+
+    pub fn fault(self, fault: Fault) -> Self {
+        Self { fault, ..self }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -103,6 +125,14 @@ impl Shelf {
         self
     }
 
+    /// Writes all files into `folder`.
+    pub fn write(&self, folder: &std::path::Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        for (file, (_, content, _)) in &self.files {
+            std::fs::write(folder.join(file), content).unwrap();
+        }
+    }
+
     pub fn serve(self) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -112,40 +142,35 @@ impl Shelf {
             for stream in listener.incoming().flatten() {
                 let (log, shelf) = (log.clone(), shelf.clone());
                 std::thread::spawn(move || {
-                    let mut reader = BufReader::new(stream.try_clone().unwrap());
                     let mut stream = stream;
-                    let mut line = String::new();
-                    if reader.read_line(&mut line).is_err() {
-                        return;
-                    }
-                    let mut headers = BTreeMap::new();
-                    let mut header = String::new();
-                    while reader.read_line(&mut header).is_ok_and(|count| count > 2) {
-                        if let Some((name, value)) = header.split_once(':') {
-                            headers.insert(name.to_lowercase(), value.trim().to_owned());
-                        }
-                        header.clear();
-                    }
+                    let Some(text) = head(&mut stream) else { return };
+                    let mut lines = text.lines();
+                    let line = lines.next().unwrap_or_default();
+                    let target = line.split(' ').nth(1).unwrap_or_default();
                     let request = Asked {
-                        path: line.split(' ').nth(1).unwrap_or_default().to_owned(),
-                        headers,
+                        path: local(target),
+                        headers: lines
+                            .filter_map(|header| header.split_once(':'))
+                            .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+                            .collect(),
                     };
-                    log.lock().unwrap().push(request.path.clone());
+                    log.lock().unwrap().push(target.to_owned());
                     let mut answer = shelf.answer(&request);
                     if let Some(edit) = &shelf.edit {
                         answer = edit(&request, answer);
                     }
-                    let mut head = format!(
+                    let mut bytes = format!(
                         "HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n",
                         answer.status,
                         answer.body.len()
-                    );
+                    )
+                    .into_bytes();
                     for (name, value) in &answer.headers {
-                        head.push_str(&format!("{name}: {value}\r\n"));
+                        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
                     }
-                    let _ = stream
-                        .write_all(format!("{head}\r\n").as_bytes())
-                        .and_then(|()| stream.write_all(&answer.body));
+                    bytes.extend_from_slice(b"\r\n");
+                    bytes.extend_from_slice(&answer.body);
+                    let _ = send(stream, &bytes, answer.fault);
                 });
             }
         });
@@ -233,6 +258,57 @@ impl Shelf {
             _ => Answer::new(200, kind, body),
         };
         answer.header("ETag", &tag).header("Cache-Control", "no-cache")
+    }
+}
+
+/// A request's head, but for its very last byte: closing a connection with that unread resets it.
+fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r") {
+        stream.read_exact(&mut byte).ok()?;
+        bytes.push(byte[0]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The path of a request's target, which names a host when it is sent to a proxy.
+fn local(target: &str) -> String {
+    let path = target
+        .strip_prefix("http://")
+        .and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    path.unwrap_or(target).to_owned()
+}
+
+fn send(mut stream: TcpStream, bytes: &[u8], fault: Fault) -> std::io::Result<()> {
+    let mut last = [0];
+    match fault {
+        Fault::Reset(count) => stream.write_all(&bytes[..count(bytes.len())]),
+        Fault::None => {
+            stream.read_exact(&mut last)?;
+            stream.write_all(bytes)
+        }
+        Fault::End(count) => {
+            stream.read_exact(&mut last)?;
+            stream.write_all(&bytes[..count(bytes.len())])
+        }
+        Fault::Hang(count) => {
+            stream.read_exact(&mut last)?;
+            stream.write_all(&bytes[..count(bytes.len())])?;
+            stream.read(&mut last).map(|_| ())
+        }
+        Fault::Drip => {
+            stream.read_exact(&mut last)?;
+            stream.set_read_timeout(Some(std::time::Duration::from_millis(5)))?;
+            for byte in bytes {
+                stream.write_all(&[*byte])?;
+                // The client sends nothing more: this waits, or sees that it left.
+                if stream.read(&mut last).is_ok() {
+                    break;
+                }
+            }
+            Ok(())
+        }
     }
 }
 

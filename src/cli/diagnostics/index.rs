@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Failure;
+use crate::fetch::FetchError;
 use crate::index::IndexError;
 
 impl From<Arc<IndexError>> for Failure {
@@ -20,7 +21,11 @@ impl From<Arc<IndexError>> for Failure {
         match &*error {
             IndexError::Page { source, .. }
             | IndexError::Metadata { source, .. }
-            | IndexError::FlatPage { source, .. } => match source.status() {
+            | IndexError::FlatPage { source, .. }
+            | IndexError::Fetch {
+                source: FetchError::Http(source),
+                ..
+            } => match source.status() {
                 Some(status) if status.as_u16() == 401 || status.as_u16() == 403 => {
                     failure.hint("check the index's credentials: in its URL, in UV_INDEX_<NAME>_USERNAME, or in ~/.netrc")
                 }
