@@ -258,7 +258,9 @@ impl Client {
         loop {
             tries += 1;
             let outcome = self.send_once(&request).await;
-            let said = outcome.as_ref().map(|answer| (answer.status, answer.retry_after()));
+            let said = outcome
+                .as_ref()
+                .map(|answer| (answer.status, answer.retry_after()));
             let Some(pause) = self.worth_another(tries, said) else {
                 return settled(outcome, tries).map(|response| Response { tries, ..response });
             };

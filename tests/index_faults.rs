@@ -19,7 +19,10 @@ fn shelf(metadata: bool, without_ranges: bool) -> Shelf {
 }
 
 /// An index that answers every address in a faulty way at first, and well on the third try.
-fn twice(shelf: Shelf, fault: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> crate::support::index::Server {
+fn twice(
+    shelf: Shelf,
+    fault: impl Fn(Answer) -> Answer + Send + Sync + 'static,
+) -> crate::support::index::Server {
     let tries: Mutex<HashMap<String, u32>> = Mutex::default();
     shelf
         .edit(move |asked, answer| {
@@ -50,7 +53,12 @@ fn connections_that_break_anywhere_are_made_again() {
 #[test]
 fn busy_servers_are_asked_again() {
     for status in [408, 425, 429, 499, 500, 502, 503, 504, 522] {
-        for after in [None, Some("0"), Some("Wed, 21 Oct 2015 07:28:00 GMT"), Some("soon")] {
+        for after in [
+            None,
+            Some("0"),
+            Some("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some("soon"),
+        ] {
             let server = twice(shelf(true, false), move |_| {
                 let answer = Answer::new(status, "text/plain", "later");
                 match after {
@@ -83,7 +91,10 @@ fn what_does_not_pass_is_exit_3_and_says_how_often_it_was_tried() {
         let server = shelf(true, false)
             .edit(move |_, answer| answer.fault(Fault::Reset(place)))
             .serve();
-        asks_for_a().lock(&server, &[]).expect(3).says(&["`a`", part, "hint: "]);
+        asks_for_a()
+            .lock(&server, &[])
+            .expect(3)
+            .says(&["`a`", part, "hint: "]);
         assert_eq!(server.asked().len(), 5);
     }
 }
@@ -94,7 +105,10 @@ fn what_is_final_is_asked_once() {
         let server = shelf(true, false)
             .edit(move |_, _| Answer::new(status, "text/plain", "no"))
             .serve();
-        asks_for_a().lock(&server, &[]).expect(1).says(&["`a`", &status.to_string()]);
+        asks_for_a()
+            .lock(&server, &[])
+            .expect(1)
+            .says(&["`a`", &status.to_string()]);
         assert_eq!(server.asked(), ["/simple/a/"]);
     }
 }
@@ -122,15 +136,21 @@ fn dead_and_dripping_servers_are_left_at_the_deadline() {
             (false, true, "none-any.whl"),
         ] {
             let server = shelf(metadata, without_ranges)
-                .edit(move |asked, answer| match asked.path.contains("a-1.0") || path == "/simple/a/" {
-                    true if asked.path.ends_with(path) => answer.fault(fault),
-                    _ => answer,
-                })
+                .edit(
+                    move |asked, answer| match asked.path.contains("a-1.0") || path == "/simple/a/" {
+                        true if asked.path.ends_with(path) => answer.fault(fault),
+                        _ => answer,
+                    },
+                )
                 .serve();
             lock(&asks_for_a(), &server.index())
                 .expect(3)
                 .says(&["next to no data for", "hint: "]);
-            let tried = server.asked().iter().filter(|asked| asked.ends_with(path)).count();
+            let tried = server
+                .asked()
+                .iter()
+                .filter(|asked| asked.ends_with(path))
+                .count();
             assert!((5..=6).contains(&tried), "{path}: {tried}");
         }
     }
@@ -149,7 +169,10 @@ fn a_page_that_is_always_wrong_is_refused_and_not_kept() {
         })
         .serve();
     let bench = asks_for_a();
-    bench.lock(&server, &[]).expect(1).says(&["the page of `a`", "is not the JSON of an index", "hint: "]);
+    bench
+        .lock(&server, &[])
+        .expect(1)
+        .says(&["the page of `a`", "is not the JSON of an index", "hint: "]);
     let sound = shelf(true, false).serve();
     bench.lock(&sound, &[]).expect(0);
 }
@@ -196,7 +219,11 @@ fn age(folder: &std::path::Path, seconds: i64) {
                 continue;
             };
             let start = at + key.len();
-            let end = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let end = start
+                + bytes[start..]
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_digit())
+                    .count();
             let was: i64 = std::str::from_utf8(&bytes[start..end]).unwrap().parse().unwrap();
             // Ten digits in any case: the head's length stays as it is.
             let now = (was - seconds).to_string();

@@ -118,7 +118,11 @@ fn the_accelerator_chooses_among_builds_of_torch() {
         })
         .serve();
     let public = Shelf::default()
-        .wheel("torch", "2.9.0", &["Requires-Dist: nvidia-cublas ; sys_platform == 'linux'"])
+        .wheel(
+            "torch",
+            "2.9.0",
+            &["Requires-Dist: nvidia-cublas ; sys_platform == 'linux'"],
+        )
         .wheel("nvidia-cublas", "13.0", &[])
         .wheel("torchvision", "1.0", &["Requires-Dist: torch"])
         .wheel("sympy", "1.0", &[])
@@ -143,7 +147,10 @@ fn the_accelerator_chooses_among_builds_of_torch() {
         ]
     );
     std::fs::write(bench.path("mlrails.toml"), "[image]\naccelerator = \"../cpu\"\n").unwrap();
-    lock().expect(1).says(&["accelerator = \"../cpu\" is no build of torch", "hint: write \"cpu\""]);
+    lock().expect(1).says(&[
+        "accelerator = \"../cpu\" is no build of torch",
+        "hint: write \"cpu\"",
+    ]);
 }
 
 #[test]
@@ -153,12 +160,15 @@ fn folders_and_pages_on_disk_are_indexes() {
         .wheel("b", "1.0", &[]);
     // A flat folder, a flat page, a folder for each project, a page for each project: all named as a project would.
     let flat = |url: &str| {
-        format!("dependencies = [\"a\"]\n[[tool.uv.index]]\nurl = \"{url}\"\nformat = \"flat\"\ndefault = true")
+        format!(
+            "dependencies = [\"a\"]\n[[tool.uv.index]]\nurl = \"{url}\"\nformat = \"flat\"\ndefault = true"
+        )
     };
-    let default = |url: &str| {
-        format!("dependencies = [\"a\"]\n[[tool.uv.index]]\nurl = \"{url}\"\ndefault = true")
+    let default =
+        |url: &str| format!("dependencies = [\"a\"]\n[[tool.uv.index]]\nurl = \"{url}\"\ndefault = true");
+    let links = |url: &str| {
+        format!("dependencies = [\"a\"]\n[tool.uv]\nfind-links = [\"{url}\"]\nindex-url = \"simple\"")
     };
-    let links = |url: &str| format!("dependencies = [\"a\"]\n[tool.uv]\nfind-links = [\"{url}\"]\nindex-url = \"simple\"");
     let pyprojects = [
         flat("wheels"),
         flat("./wheels/index.html"),
@@ -196,7 +206,10 @@ fn folders_and_pages_on_disk_are_indexes() {
         }
         let written = std::fs::read_to_string(bench.path("pylock.toml")).unwrap();
         let here = bench.path("").to_string_lossy().into_owned();
-        assert!(!written.contains(&here), "a lock names no folder of one machine:\n{written}");
+        assert!(
+            !written.contains(&here),
+            "a lock names no folder of one machine:\n{written}"
+        );
         bench.run(&["lock", "--check"]).expect(0);
         // The same by the folder's whole address, from the command line.
         std::fs::remove_file(bench.path("pylock.toml")).unwrap();
@@ -233,7 +246,10 @@ fn a_page_from_the_network_names_no_file_of_this_machine() {
             )
         })
         .serve();
-    asks_for_a().lock(&server, &[]).expect(1).says(&["neither http nor https"]);
+    asks_for_a()
+        .lock(&server, &[])
+        .expect(1)
+        .says(&["neither http nor https"]);
 }
 
 fn basic(pair: &str) -> String {
@@ -258,7 +274,10 @@ fn credentials_from_every_place_work_and_are_never_shown() {
     let index = server.index();
     let with_user = index.replace("http://", "http://me:hunter2@");
     let table = format!("[[tool.uv.index]]\nname = \"my-own.1\"\nurl = \"{index}\"\ndefault = true");
-    let netrc = format!("machine {} login me password hunter2\n", server.url.trim_start_matches("http://"));
+    let netrc = format!(
+        "machine {} login me password hunter2\n",
+        server.url.trim_start_matches("http://")
+    );
     type Case<'a> = (&'a str, Vec<&'a str>, Vec<(&'a str, &'a str)>);
     let cases: [Case; 6] = [
         ("", vec!["--index-url", &with_user], vec![]),
@@ -296,7 +315,10 @@ fn credentials_from_every_place_work_and_are_never_shown() {
         }
         outcome.expect(0);
         let written = std::fs::read_to_string(bench.path("pylock.toml")).unwrap();
-        assert!(!written.contains("hunter2") && !written.contains("me:"), "{written}");
+        assert!(
+            !written.contains("hunter2") && !written.contains("me:"),
+            "{written}"
+        );
     }
     // Wrong ones are not shown either.
     let wrong = index.replace("http://", "http://me:hunter3@");
@@ -329,7 +351,10 @@ fn proxies_come_from_the_environment() {
         lock(&bench, index, &[(variable, &with_user)]).expect(0);
         assert_eq!(bench.locked(), ["a 1.0"]);
         assert!(
-            proxy.asked().iter().all(|target| target.starts_with("http://index.test/")),
+            proxy
+                .asked()
+                .iter()
+                .all(|target| target.starts_with("http://index.test/")),
             "a proxy is told the whole address"
         );
     }
@@ -350,9 +375,13 @@ fn proxies_come_from_the_environment() {
     assert_eq!(proxy.asked(), Vec::<String>::new());
     // https goes through a tunnel, which this proxy has not.
     let bench = asks_for_a();
-    lock(&bench, "https://index.test/simple", &[("https_proxy", &with_user)])
-        .expect(3)
-        .says(&["cannot reach https://index.test/simple/a/", "hint: "]);
+    lock(
+        &bench,
+        "https://index.test/simple",
+        &[("https_proxy", &with_user)],
+    )
+    .expect(3)
+    .says(&["cannot reach https://index.test/simple/a/", "hint: "]);
     let asked = proxy.asked();
     assert!(
         !asked.is_empty() && asked.iter().all(|target| target == "index.test:443"),
@@ -388,7 +417,10 @@ fn offline_says_what_is_missing_and_does_with_what_is_there() {
         )
     };
     let outcome = lock(&["--offline"]).expect(3);
-    assert_eq!(outcome.stderr, missing("the page of `a`", "http://index.test/simple/a/"));
+    assert_eq!(
+        outcome.stderr,
+        missing("the page of `a`", "http://index.test/simple/a/")
+    );
     lock(&[]).expect(0);
     let bytes = std::fs::read(bench.path("pylock.toml")).unwrap();
     std::fs::remove_file(bench.path("pylock.toml")).unwrap();
@@ -406,6 +438,9 @@ fn offline_says_what_is_missing_and_does_with_what_is_there() {
     );
     bench.write("dependencies = [\"a<2\", \"b<2\", \"c\"]");
     let outcome = lock(&["--offline"]).expect(3);
-    assert_eq!(outcome.stderr, missing("the page of `c`", "http://index.test/simple/c/"));
+    assert_eq!(
+        outcome.stderr,
+        missing("the page of `c`", "http://index.test/simple/c/")
+    );
     assert_eq!(proxy.asked(), Vec::<String>::new(), "offline is offline");
 }

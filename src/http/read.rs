@@ -42,7 +42,9 @@ impl Client {
         loop {
             tries += 1;
             let outcome = self.read_once(&request, limit, wanted).await;
-            let said = outcome.as_ref().map(|answer| (answer.status, answer.retry_after()));
+            let said = outcome
+                .as_ref()
+                .map(|answer| (answer.status, answer.retry_after()));
             let Some(pause) = self.worth_another(tries, said) else {
                 return settled(outcome, tries).map(|answer| Answer { tries, ..answer });
             };

@@ -157,7 +157,10 @@ mod tests {
         let lasted = (0..100).take_while(|_| pace.came(1, second)).count();
         assert_eq!(lasted, 29, "1 B/s is given the stall time");
         let mut pace = Pace::new(30 * second);
-        assert!((0..1000).all(|_| pace.came(40, second)), "40 B/s is slow and goes on");
+        assert!(
+            (0..1000).all(|_| pace.came(40, second)),
+            "40 B/s is slow and goes on"
+        );
         assert!(!pace.came(1, 40 * second) && pace.left() == Duration::ZERO);
     }
 }

@@ -57,7 +57,9 @@ pub fn choose(accelerator: &str, base: Option<&str>, declared: &mut Declared) ->
         .parse()
         .map_err(|error| format!("cannot be applied: {error}"))?;
     for name in FAMILY {
-        let name: PackageName = name.parse().map_err(|error| format!("cannot be applied: {error}"))?;
+        let name: PackageName = name
+            .parse()
+            .map_err(|error| format!("cannot be applied: {error}"))?;
         declared.pins.entry(name).or_insert_with(|| {
             vec![Pin {
                 index: index.clone(),
@@ -92,7 +94,15 @@ mod tests {
             assert!(is_known(known), "{known}");
         }
         for unknown in [
-            "", "gpu", "cu", "cu12.8", "CPU", "cu130/../x", "rocm", "rocm6..4", "cu13000",
+            "",
+            "gpu",
+            "cu",
+            "cu12.8",
+            "CPU",
+            "cu130/../x",
+            "rocm",
+            "rocm6..4",
+            "cu13000",
         ] {
             assert!(!is_known(unknown), "{unknown}");
         }

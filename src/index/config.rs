@@ -110,11 +110,7 @@ pub struct Locations {
 
 impl Locations {
     /// The indexes to ask for `name`, in order, where its pin is `pin`.
-    pub fn for_package(
-        &self,
-        name: &PackageName,
-        pin: Option<&str>,
-    ) -> Result<Vec<&Location>, IndexError> {
+    pub fn for_package(&self, name: &PackageName, pin: Option<&str>) -> Result<Vec<&Location>, IndexError> {
         let usual = self.indexes.iter().filter(|location| !location.explicit);
         let Some(pin) = pin else {
             return Ok(usual.collect());
@@ -126,9 +122,16 @@ impl Locations {
             .ok_or_else(|| IndexError::UnknownIndex {
                 name: name.clone(),
                 index: pin.to_owned(),
-                known: self.indexes.iter().filter_map(|location| location.name.clone()).collect(),
+                known: self
+                    .indexes
+                    .iter()
+                    .filter_map(|location| location.name.clone())
+                    .collect(),
             })?;
-        let only = self.pins_of(name).iter().any(|known| known.index == pin && known.only);
+        let only = self
+            .pins_of(name)
+            .iter()
+            .any(|known| known.index == pin && known.only);
         match only {
             true => Ok(vec![found]),
             false => Ok(std::iter::once(found).chain(usual).collect()),

@@ -47,11 +47,7 @@ pub trait Index: Sync {
     }
 
     /// The project's page, where its pin names the index `pin`.
-    fn page_from(
-        &self,
-        name: &PackageName,
-        pin: Option<&str>,
-    ) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
+    fn page_from(&self, name: &PackageName, pin: Option<&str>) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
         let _ = pin;
         self.page(name)
     }

@@ -12,8 +12,8 @@ use url::Url;
 use uv_normalize::PackageName;
 
 use super::config::{Location, Locations};
-use super::once::OnceMap;
 use super::folder::{flat_document, folder_files, folder_page};
+use super::once::OnceMap;
 use super::page::{FileId, Listed, Page, RawFile};
 use super::{Index, IndexError, Pick, Pin, simple};
 use crate::digest::Digest;
@@ -204,7 +204,11 @@ impl Shared {
 
     async fn index_page(&self, location: &Location, name: &PackageName) -> Result<Option<Page>, IndexError> {
         if location.flat {
-            let page = Page::build(name, &location.label(), files_of(name, &self.flat_files(location).await?));
+            let page = Page::build(
+                name,
+                &location.label(),
+                files_of(name, &self.flat_files(location).await?),
+            );
             return Ok((!page.versions().is_empty()).then_some(page));
         }
         if location.url.scheme() == "file" {
@@ -236,7 +240,10 @@ impl Shared {
         };
         let response = {
             let _permit = self.limit.acquire().await;
-            self.client.read_any(request, simple::LARGEST).await.map_err(fault)?
+            self.client
+                .read_any(request, simple::LARGEST)
+                .await
+                .map_err(fault)?
         };
         let fresh_seconds = fresh_seconds(response.header("cache-control"));
         let about = |etag: Option<&str>, absent| Kept {
@@ -260,12 +267,13 @@ impl Shared {
                 let kind = response.header("content-type").unwrap_or_default().to_owned();
                 let about = about(response.header("etag"), false);
                 let url = response.url.clone();
-                let page =
-                    simple::read(name, &label, &url, &kind, &response.body).map_err(|rule| IndexError::BadPage {
+                let page = simple::read(name, &label, &url, &kind, &response.body).map_err(|rule| {
+                    IndexError::BadPage {
                         name: name.clone(),
                         url: Redacted(&url).to_string(),
                         rule,
-                    })?;
+                    }
+                })?;
                 self.keep_page(&key, &about, Some(&page));
                 Ok(Some(page))
             }
@@ -328,11 +336,16 @@ impl Shared {
         let request = Request::get(place.url.clone())
             .header(header::ACCEPT, "text/html")
             .credentials(self.credentials_for(place));
-        let response = self.client.read_any(request, simple::LARGEST).await.map_err(fault)?;
+        let response = self
+            .client
+            .read_any(request, simple::LARGEST)
+            .await
+            .map_err(fault)?;
         if response.status.as_u16() != 200 {
             return Err(fault(response.error()));
         }
-        simple::flat(&response.url, &response.body).map_err(|rule| IndexError::Config(format!("{shown}: {rule}")))
+        simple::flat(&response.url, &response.body)
+            .map_err(|rule| IndexError::Config(format!("{shown}: {rule}")))
     }
 
     pub(super) fn note_without_ranges(&self, url: &Url) {

@@ -107,11 +107,7 @@ impl Index for WithSources<'_> {
         self.index.pins(name)
     }
 
-    fn page_from(
-        &self,
-        name: &PackageName,
-        pin: Option<&str>,
-    ) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
+    fn page_from(&self, name: &PackageName, pin: Option<&str>) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
         self.index.page_from(name, pin)
     }
 

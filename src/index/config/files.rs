@@ -9,7 +9,10 @@ use super::{Declared, DeclaredIndex, Flags, LARGEST};
 use crate::regular;
 
 /// The `uv.toml` beside the project (which replaces its `[tool.uv]` for uv, and adds to it here), the user's, the machine's.
-pub(super) fn uv_files(folder: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Declared, IndexError> {
+pub(super) fn uv_files(
+    folder: &Path,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Declared, IndexError> {
     let mut all = Declared::default();
     let user = variable("XDG_CONFIG_HOME")
         .map(PathBuf::from)
