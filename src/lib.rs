@@ -27,6 +27,7 @@ pub mod fetch;
 pub mod lock;
 pub mod oci;
 pub mod project;
+pub mod sdist;
 pub mod store;
 pub mod tree;
 // Floor 1: vocabulary.

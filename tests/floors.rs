@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("project", 2),
     ("lock", 2),
     ("oci", 2),
+    ("sdist", 2),
     ("tree", 2),
     ("store", 2),
     ("fetch", 2),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use mlrails::build::unpack::{self, UnpackError, Unpacked};
+use mlrails::sdist::{self, SourceError, Unpacked};
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ use crate::support::store::amount;
 use crate::support::wheels::{Member, zip};
 
 /// Unpacks `bytes` in a folder of its own, and sees to it that nothing else in there changes.
-fn unpacked(name: &str, bytes: &[u8], look: impl FnOnce(Result<Unpacked, UnpackError>)) {
+fn unpacked(name: &str, bytes: &[u8], look: impl FnOnce(Result<Unpacked, SourceError>)) {
     let folder = tempfile::tempdir().unwrap();
     let (archive, into, outside) = (
         folder.path().join(name),
@@ -24,7 +24,7 @@ fn unpacked(name: &str, bytes: &[u8], look: impl FnOnce(Result<Unpacked, UnpackE
     fs::write(&archive, bytes).unwrap();
     fs::create_dir_all(&into).unwrap();
     fs::write(&outside, "as it was").unwrap();
-    look(unpack::archive(name, &fs::File::open(&archive).unwrap(), &into));
+    look(sdist::unpack(name, &fs::File::open(&archive).unwrap(), &into));
     assert_eq!(fs::read_to_string(&outside).unwrap(), "as it was");
     let mut left = Vec::new();
     files(folder.path(), &mut left);
@@ -52,6 +52,11 @@ fn refused(tar: Tar, entry: &str, rule: &str) {
 fn refused_bytes(name: &str, bytes: &[u8], entry: &str, rule: &str) {
     unpacked(name, bytes, |found| {
         let error = found.expect_err(rule).to_string();
+        // Who only looks into it is told the same.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+        let file = fs::File::open(folder.path().join(name)).unwrap();
+        assert_eq!(sdist::look(name, &file).unwrap_err().to_string(), error);
         assert!(error.contains(name), "{error}");
         assert!(error.contains(rule), "{error} (should say: {rule})");
         assert!(
@@ -466,7 +471,7 @@ fn a_folder_is_copied_and_never_followed_out_of() {
     let copy = |name: &str| {
         let into = outer.path().join(name);
         fs::create_dir(&into).unwrap();
-        unpack::folder(&from, &into)
+        sdist::copy(&from, &into)
     };
     let (one, other) = (copy("one").unwrap(), copy("other").unwrap());
     assert_eq!(one.content, other.content);
@@ -535,4 +540,27 @@ fn prop_assert_inside(root: &Path) {
             assert!(real.starts_with(root), "{}", path.display());
         }
     }
+}
+
+#[test]
+fn lock_refuses_them_and_keeps_nothing() {
+    let info = "Metadata-Version: 2.2\nName: demo\nVersion: 1.0\n";
+    let archive = tar()
+        .file("demo-1.0/PKG-INFO", info)
+        .link("demo-1.0/out", "../..")
+        .file("demo-1.0/out/evil", "x");
+    let bytes = gzip(&archive.end());
+    let digest = mlrails::digest::Digest::of(&bytes).hex();
+    let bench = crate::lock::Bench::new("dependencies = [\"evil-demo\"]");
+    let server = crate::support::index::Shelf::default()
+        .file("evil-demo", "evil_demo-1.0.tar.gz", bytes)
+        .serve();
+    bench.lock(&server, &[]).expect(1).says(&[
+        "the source archive evil_demo-1.0.tar.gz is refused: entry `demo-1.0/out/evil`",
+        "above it is a link",
+        "hint: do not use this version",
+    ]);
+    assert!(!bench.path("pylock.toml").exists());
+    let blob = format!("cache/v1/blobs/sha256/{}/{digest}", &digest[..2]);
+    assert!(!bench.home().join(blob).exists());
 }

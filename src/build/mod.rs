@@ -9,14 +9,11 @@
 //!
 //! Sources: PEP 517, 518, 643, 660 (not used: nothing here is editable).
 
-mod folder;
 mod hook;
 pub mod native;
 pub mod process;
 mod requirements;
 mod system;
-mod tarball;
-pub mod unpack;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,11 +35,11 @@ use crate::python::metadata::Metadata;
 use crate::python::wheel::Wheel;
 use crate::reporter::Reporter;
 use crate::resolve::{Never, ResolveError};
+use crate::sdist;
 use crate::store::{Store, StoreError};
 
 pub use hook::{HookError, Log};
 pub use process::Limits;
-pub use unpack::UnpackError;
 
 use work::Work;
 
@@ -57,7 +54,7 @@ pub enum BuildError {
     #[error("the source archive {tree} is not in the cache")]
     Missing { tree: String },
     #[error(transparent)]
-    Unpack(#[from] UnpackError),
+    Source(#[from] sdist::SourceError),
     #[error("cannot build {tree}: {rule}")]
     Tree { tree: String, rule: String },
     #[error("cannot build {tree}: to build it, it would have to be built first ({chain})")]

@@ -131,7 +131,7 @@ fn inside(root: &Path, path: &str) -> Result<PathBuf, String> {
     let wrong = |rule: &str| {
         format!(
             "[build-system] backend-path names `{}`: {rule}",
-            super::folder::shown(path)
+            crate::sdist::shown(path)
         )
     };
     let relative: PathBuf = Path::new(path)

@@ -13,7 +13,6 @@ use uv_pep440::{Version, VersionSpecifiers};
 use super::hook::{self, Backend};
 use super::requirements::{self, Solved, install, solve};
 use super::system::{self, System};
-use super::unpack::{self, Unpacked};
 use super::{
     BuildError, Builder, Built, HookError, ORIGIN_RECORD, REQUIRES_RECORD, Remembered, SYSTEM_RECORD, Stack,
     WHEEL_RECORD, origin_key,
@@ -29,6 +28,7 @@ use crate::python::requirement;
 use crate::python::wheel::Wheel;
 use crate::regular;
 use crate::reporter::Unit;
+use crate::sdist::{self, Unpacked};
 
 /// One source on its way to be built; each step is done once, when it is needed.
 pub(super) struct Work<'a> {
@@ -91,9 +91,14 @@ impl<'a> Work<'a> {
                 SourcePlace::Archive { file_name, digest } => {
                     let file = self.builder.store.verified(digest)?;
                     let file = file.ok_or_else(|| BuildError::Missing { tree: self.shown() })?;
-                    unpack::archive(file_name, &file, &into)?
+                    // What is refused is kept by nobody.
+                    sdist::unpack(file_name, &file, &into).inspect_err(|error| {
+                        if error.is_refused() {
+                            let _ = self.builder.store.discard(digest);
+                        }
+                    })?
                 }
-                SourcePlace::Folder(path) => unpack::folder(path, &into)?,
+                SourcePlace::Folder(path) => sdist::copy(path, &into)?,
             };
             self.unpacked = Some((scratch, unpacked));
         }

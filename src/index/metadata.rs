@@ -8,7 +8,6 @@
 //!
 //! Only the headers that a solve reads are kept.
 
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 use reqwest::header;
@@ -24,6 +23,7 @@ use crate::fetch::{self, Expected};
 use crate::http::{HttpError, Redacted};
 use crate::python::metadata::{LARGEST, Metadata};
 use crate::python::wheel::import_names;
+use crate::sdist;
 
 /// The first read from a wheel's end: holds the whole directory of nine wheels in ten.
 const TAIL: u64 = 48 << 10;
@@ -340,12 +340,18 @@ impl Shared {
             digest: wanted.digest,
             reason: reason.to_owned(),
         };
-        if !wanted.file.ends_with(".tar.gz") && !wanted.file.ends_with(".tgz") {
-            return Err(needs_build("only .tar.gz archives are read"));
-        }
-        let found = sdist_files(file).map_err(|error| IndexError::BadMetadata {
-            file: wanted.file.to_owned(),
-            rule: format!("it is no source archive: {error}"),
+        let name = wanted.file.to_owned();
+        let looked = tokio::task::spawn_blocking(move || sdist::look(&name, &file)).await;
+        let looked = looked.map_err(|error| needs_build(&error.to_string()))?;
+        let found = looked.map_err(|source| {
+            // What is refused is kept by nobody.
+            if source.is_refused() {
+                let _ = self.store.discard(&wanted.digest);
+            }
+            IndexError::Source {
+                file: wanted.file.to_owned(),
+                source: Box::new(source),
+            }
         })?;
         let pyproject = found.pyproject.and_then(|bytes| String::from_utf8(bytes).ok());
         super::source::final_metadata(found.pkg_info.as_deref(), pyproject.as_deref())
@@ -393,42 +399,4 @@ fn read_some_at(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> std::io
         }
     }
     Ok(filled)
-}
-
-#[derive(Default)]
-struct SdistFiles {
-    pkg_info: Option<Vec<u8>>,
-    pyproject: Option<Vec<u8>>,
-}
-
-/// Reads `<folder>/PKG-INFO` and `<folder>/pyproject.toml`; extracts nothing.
-fn sdist_files(file: std::fs::File) -> std::io::Result<SdistFiles> {
-    // Both files come early in practice, but a bomb may come first: unpacked bytes are counted.
-    let limited = flate2::read::GzDecoder::new(std::io::BufReader::new(file)).take(4 << 30);
-    let mut archive = tar::Archive::new(limited);
-    let mut found = SdistFiles::default();
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let mut parts = path
-            .components()
-            .filter(|part| !matches!(part, std::path::Component::CurDir));
-        let (Some(_), Some(name), None) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        let slot = match name.as_os_str().to_str() {
-            Some("PKG-INFO") => &mut found.pkg_info,
-            Some("pyproject.toml") => &mut found.pyproject,
-            _ => continue,
-        };
-        if entry.header().entry_type().is_file() && slot.is_none() {
-            let mut bytes = Vec::new();
-            (&mut entry).take(LARGEST).read_to_end(&mut bytes)?;
-            *slot = Some(bytes);
-        }
-        if found.pkg_info.is_some() && found.pyproject.is_some() {
-            break;
-        }
-    }
-    Ok(found)
 }

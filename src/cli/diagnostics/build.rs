@@ -25,7 +25,7 @@ impl From<&BuildError> for Failure {
             BuildError::Missing { .. } => failure
                 .temporary()
                 .hint("run it again: what is missing is downloaded anew"),
-            BuildError::Unpack(_) | BuildError::Tree { .. } => {
+            BuildError::Source(_) | BuildError::Tree { .. } => {
                 failure.hint("nothing of it was run; choose another version of it")
             }
             BuildError::Circle { .. } => {

@@ -13,6 +13,13 @@ impl From<Arc<IndexError>> for Failure {
         {
             return build.into();
         }
+        if let IndexError::Source { source, .. } = &*error
+            && source.is::<crate::sdist::SourceError>()
+        {
+            return Self::from_error(&*error).hint(
+                "do not use this version, and tell its index; one with a wheel needs no source archive",
+            );
+        }
         let failure = Self::from_error(&*error);
         let failure = match error.is_temporary() {
             true => failure.temporary(),

@@ -1,22 +1,27 @@
-//! Source code into a scratch folder, where a build may do with it what it likes: from a source archive, or a copy of a folder.
+//! Source code as it arrives: an archive or a folder, unpacked where a build may do with it what it likes, or only looked into.
 //!
-//! Whatever an archive holds, nothing is written outside of the folder; what breaks a rule is refused with the archive, the entry
-//! and the rule. A folder of the user's is read without following links out of it, and left as it is.
+//! Whatever an archive holds, nothing is written outside of the folder it is given; what breaks a rule is refused with the archive, the
+//! entry and the rule, by whoever reads it: an archive that is looked into is read by the same rules as one that is unpacked. A folder
+//! of the user's is read without following links out of it, and left as it is.
 //!
 //! Source: the "Source distribution format" specification (PEP 517, 625, 721), which allows a gzip-compressed tar; a zip is what
 //! older uploads have.
+
+pub mod folder;
+mod tarball;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::folder::{Content, Fault, Filled, SafeFolder, shown};
-use super::tarball;
 use crate::digest::Digest;
 use crate::python::archive::{self, Member};
 use crate::python::wheel::{self, Entry};
 use crate::regular;
+
+pub use folder::shown;
+use folder::{Content, Fault, Filled, SafeFolder};
 
 /// What an archive may unpack to, whatever its size, in bytes.
 const FREE: u64 = 256 << 20;
@@ -26,7 +31,7 @@ const RATIO: u64 = 100;
 const MOST: u64 = 16 << 30;
 
 #[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
+pub enum SourceError {
     #[error("the source archive {file} is refused: entry `{entry}`: {rule}")]
     Entry {
         file: String,
@@ -47,6 +52,16 @@ pub enum UnpackError {
     Write { path: String, source: io::Error },
 }
 
+impl SourceError {
+    /// Whether it is what was read that is wrong, and not this machine.
+    pub fn is_refused(&self) -> bool {
+        matches!(
+            self,
+            Self::Entry { .. } | Self::Refused { .. } | Self::Folder { .. }
+        )
+    }
+}
+
 /// Source code that is there to be built.
 #[derive(Debug)]
 pub struct Unpacked {
@@ -57,20 +72,52 @@ pub struct Unpacked {
 }
 
 /// Unpacks the archive `file_name` into the empty folder `into`.
-pub fn archive(file_name: &str, archive: &File, into: &Path) -> Result<Unpacked, UnpackError> {
-    let refused = |rule: &str| UnpackError::Refused {
+pub fn unpack(file_name: &str, archive: &File, into: &Path) -> Result<Unpacked, SourceError> {
+    let filled = read(file_name, archive, |limit| SafeFolder::new(into, limit))?;
+    Ok(Unpacked {
+        root: real(&into.join(&filled.top.unwrap_or_default()))?,
+        content: filled.content,
+    })
+}
+
+/// The texts of an archive that say what it is, as far as it has them.
+#[derive(Debug, Default)]
+pub struct Texts {
+    pub pkg_info: Option<Vec<u8>>,
+    pub pyproject: Option<Vec<u8>>,
+}
+
+/// Reads all of the archive `file_name` by the rules of [`unpack`], and writes nothing.
+pub fn look(file_name: &str, archive: &File) -> Result<Texts, SourceError> {
+    let names = ["PKG-INFO", "pyproject.toml"];
+    let filled = read(file_name, archive, |limit| SafeFolder::nowhere(limit, &names))?;
+    let top = filled.top.unwrap_or_default();
+    let mut kept = filled.kept;
+    Ok(Texts {
+        pkg_info: kept.remove(&format!("{top}/PKG-INFO")),
+        pyproject: kept.remove(&format!("{top}/pyproject.toml")),
+    })
+}
+
+/// What is filled has one folder at its top.
+fn read(
+    file_name: &str,
+    archive: &File,
+    folder: impl FnOnce(u64) -> SafeFolder,
+) -> Result<Filled, SourceError> {
+    let refused = |rule: &str| SourceError::Refused {
         file: file_name.to_owned(),
         rule: rule.to_owned(),
     };
     let size = archive
         .metadata()
-        .map_err(|source| UnpackError::Read {
+        .map_err(|source| SourceError::Read {
             path: file_name.to_owned(),
             source,
         })?
         .len();
     let limit = MOST.min(FREE.saturating_add(size.saturating_mul(RATIO)));
-    let mut folder = SafeFolder::new(into, limit);
+    let mut folder = folder(limit);
     let done = if file_name.ends_with(".tar.gz") || file_name.ends_with(".tgz") {
         gzip(archive, limit, &mut folder)
     } else if file_name.ends_with(".zip") {
@@ -79,14 +126,14 @@ pub fn archive(file_name: &str, archive: &File, into: &Path) -> Result<Unpacked,
         return Err(refused("it is neither a .tar.gz nor a .zip"));
     };
     let told = |(entry, fault): tarball::Refusal| match (entry, fault) {
-        (_, Fault::Write { path, source }) => UnpackError::Write { path, source },
-        (Some(entry), Fault::Rule(rule)) => UnpackError::Entry {
+        (_, Fault::Write { path, source }) => SourceError::Write { path, source },
+        (Some(entry), Fault::Rule(rule)) => SourceError::Entry {
             file: file_name.to_owned(),
             entry: shown(&entry),
             rule,
         },
         (None, Fault::Rule(rule)) => refused(&rule),
-        (Some(entry), Fault::Read(error)) => UnpackError::Entry {
+        (Some(entry), Fault::Read(error)) => SourceError::Entry {
             file: file_name.to_owned(),
             entry: shown(&entry),
             rule: format!("its content cannot be read: {error}"),
@@ -97,17 +144,14 @@ pub fn archive(file_name: &str, archive: &File, into: &Path) -> Result<Unpacked,
     let filled = folder
         .finish()
         .map_err(|(entry, fault)| told((Some(entry), fault)))?;
-    let Some(top) = &filled.top else {
-        return Err(refused("its files are not in one folder of its own"));
-    };
-    Ok(Unpacked {
-        root: real(&into.join(top))?,
-        content: filled.content,
-    })
+    match filled.top {
+        Some(_) => Ok(filled),
+        None => Err(refused("its files are not in one folder of its own")),
+    }
 }
 
-fn real(path: &Path) -> Result<PathBuf, UnpackError> {
-    path.canonicalize().map_err(|source| UnpackError::Read {
+fn real(path: &Path) -> Result<PathBuf, SourceError> {
+    path.canonicalize().map_err(|source| SourceError::Read {
         path: path.display().to_string(),
         source,
     })
@@ -215,26 +259,26 @@ const LEFT_OUT: [&str; 10] = [
 ];
 
 /// Copies the folder `from` into the empty folder `into`.
-pub fn folder(from: &Path, into: &Path) -> Result<Unpacked, UnpackError> {
+pub fn copy(from: &Path, into: &Path) -> Result<Unpacked, SourceError> {
     let from = real(from)?;
     let mut folder = SafeFolder::new(into, MOST);
-    let refuse = |entry: &str, rule: String| UnpackError::Folder {
+    let refuse = |entry: &str, rule: String| SourceError::Folder {
         folder: from.display().to_string(),
         entry: shown(entry),
         rule,
     };
     let told = |entry: &str, fault: Fault| match fault {
         Fault::Rule(rule) => refuse(entry, rule),
-        Fault::Read(source) => UnpackError::Read {
+        Fault::Read(source) => SourceError::Read {
             path: from.join(entry).display().to_string(),
             source,
         },
-        Fault::Write { path, source } => UnpackError::Write { path, source },
+        Fault::Write { path, source } => SourceError::Write { path, source },
     };
     let mut folders = vec![String::new()];
     while let Some(below) = folders.pop() {
         let here = from.join(&below);
-        let read = |source| UnpackError::Read {
+        let read = |source| SourceError::Read {
             path: here.display().to_string(),
             source,
         };

@@ -18,6 +18,8 @@ use crate::python::wheel::check_name;
 const MOST_ENTRIES: usize = 250_000;
 /// Folders above a file.
 const DEEPEST: usize = 64;
+/// A file that is kept in memory, in bytes.
+const LARGEST_KEPT: u64 = 16 << 20;
 /// A path below the folder, in bytes.
 const LONGEST: usize = 3000;
 
@@ -59,7 +61,11 @@ enum Kind {
 
 /// The folder while it is filled. Paths are relative and `/`-separated.
 pub struct SafeFolder {
-    root: PathBuf,
+    /// Without one, everything is judged and nothing written.
+    root: Option<PathBuf>,
+    /// Files of these names, one folder below the top, are kept in memory.
+    wanted: Vec<String>,
+    kept: BTreeMap<String, Vec<u8>>,
     entries: BTreeMap<String, Kind>,
     /// Bytes that may still be written.
     left: u64,
@@ -70,11 +76,26 @@ impl SafeFolder {
     /// Fills the empty folder `root`, which nobody else writes to, with at most `limit` bytes.
     pub fn new(root: &Path, limit: u64) -> Self {
         Self {
-            root: root.to_owned(),
+            root: Some(root.to_owned()),
+            ..Self::nowhere(limit, &[])
+        }
+    }
+
+    /// Judges as if a folder were filled, and keeps the content of `<top>/<name>` for each of these names.
+    pub fn nowhere(limit: u64, wanted: &[&str]) -> Self {
+        Self {
+            root: None,
+            wanted: wanted.iter().map(|name| (*name).to_owned()).collect(),
+            kept: BTreeMap::new(),
             entries: BTreeMap::new(),
             left: limit,
             limit,
         }
+    }
+
+    fn keeps(&self, path: &str, size: u64) -> bool {
+        let name = path.split_once('/').map(|(_, rest)| rest);
+        size <= LARGEST_KEPT && name.is_some_and(|name| self.wanted.iter().any(|wanted| wanted == name))
     }
 
     pub fn folder(&mut self, path: &str) -> Result<(), Fault> {
@@ -95,24 +116,25 @@ impl SafeFolder {
             )));
         }
         self.make_parents(path)?;
+        let mut kept = self.keeps(path, content.size).then(Vec::new);
         let known = self.entries.get(path);
-        let target = self.root.join(path);
+        let target = self.root.as_ref().map(|root| root.join(path));
         let write = |source| Fault::Write {
-            path: target.display().to_string(),
+            path: path.to_owned(),
             source,
         };
-        let mut file = match known {
-            None => Some(
+        let mut file = match (known, &target) {
+            (None, Some(target)) => Some(
                 OpenOptions::new()
                     .write(true)
                     .create_new(true)
                     .mode(if content.executable { 0o755 } else { 0o644 })
-                    .open(&target)
+                    .open(target)
                     .map_err(write)?,
             ),
             // Some archives hold a file twice. The same twice is harmless; it is compared, not written.
-            Some(Kind::File { .. }) => None,
-            Some(_) => return Err("its name is there twice, as a file and as something else".into()),
+            (None, None) | (Some(Kind::File { .. }), _) => None,
+            (Some(_), _) => return Err("its name is there twice, as a file and as something else".into()),
         };
         let mut hasher = Hasher::new();
         let mut rest = content.size;
@@ -128,6 +150,9 @@ impl SafeFolder {
             if let Some(file) = &mut file {
                 file.write_all(&buffer[..count]).map_err(write)?;
             }
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&buffer[..count]);
+            }
         }
         self.left -= content.size;
         let made = Kind::File {
@@ -137,9 +162,14 @@ impl SafeFolder {
         if known.is_some_and(|known| *known != made) {
             return Err("its name is there twice, with different content".into());
         }
+        if known.is_none() {
+            self.entries.insert(path.to_owned(), made);
+        }
         if let Some(file) = file {
             stamp(&file, content.modified);
-            self.entries.insert(path.to_owned(), made);
+        }
+        if let Some(kept) = kept {
+            self.kept.insert(path.to_owned(), kept);
         }
         Ok(())
     }
@@ -165,11 +195,12 @@ impl SafeFolder {
             Some(_) => return Err("its name is there twice, with different content".into()),
             None => {}
         }
-        let (from, to) = (self.root.join(target), self.root.join(path));
-        fs::hard_link(from, &to).map_err(|source| Fault::Write {
-            path: to.display().to_string(),
-            source,
-        })?;
+        if let Some(root) = &self.root {
+            fs::hard_link(root.join(target), root.join(path)).map_err(|source| Fault::Write {
+                path: path.to_owned(),
+                source,
+            })?;
+        }
         self.entries.insert(path.to_owned(), made);
         Ok(())
     }
@@ -204,11 +235,12 @@ impl SafeFolder {
                 Kind::Link { target } => {
                     self.check_link(path, target)
                         .map_err(|rule| (path.clone(), Fault::Rule(rule)))?;
-                    let at = self.root.join(path);
-                    std::os::unix::fs::symlink(target, &at).map_err(|source| {
-                        let shown = at.display().to_string();
-                        (path.clone(), Fault::Write { path: shown, source })
-                    })?;
+                    if let Some(root) = &self.root {
+                        std::os::unix::fs::symlink(target, root.join(path)).map_err(|source| {
+                            let shown = path.clone();
+                            (path.clone(), Fault::Write { path: shown, source })
+                        })?;
+                    }
                     format!("l {path} {target}\n")
                 }
             };
@@ -222,6 +254,7 @@ impl SafeFolder {
         Ok(Filled {
             content: hasher.finish(),
             top,
+            kept: self.kept,
         })
     }
 
@@ -312,11 +345,12 @@ impl SafeFolder {
 
     fn make_folder(&mut self, path: &str) -> Result<(), Fault> {
         self.make_parents(path)?;
-        let target = self.root.join(path);
-        fs::create_dir(&target).map_err(|source| Fault::Write {
-            path: target.display().to_string(),
-            source,
-        })?;
+        if let Some(root) = &self.root {
+            fs::create_dir(root.join(path)).map_err(|source| Fault::Write {
+                path: path.to_owned(),
+                source,
+            })?;
+        }
         self.entries.insert(path.to_owned(), Kind::Folder);
         Ok(())
     }
@@ -329,6 +363,8 @@ pub struct Filled {
     pub content: Digest,
     /// The one folder at the top, if that is all there is.
     pub top: Option<String>,
+    /// What was to be kept in memory, by path.
+    pub kept: BTreeMap<String, Vec<u8>>,
 }
 
 /// A name as it is shown: hostile ones are cut and escaped.
