@@ -164,6 +164,36 @@ pub fn text_beside(path: &Path, limit: u64) -> Result<Option<String>, Irregular>
     }
 }
 
+/// Fails, rather than ends, after a number of bytes: what ends early looks whole to whoever reads it.
+#[derive(Debug)]
+pub struct Bounded<R> {
+    inner: R,
+    left: u64,
+    rule: &'static str,
+}
+
+impl<R> Bounded<R> {
+    /// At most `most` bytes of `inner`; more are the error `rule`.
+    pub fn new(inner: R, most: u64, rule: &'static str) -> Self {
+        Self {
+            inner,
+            left: most,
+            rule,
+        }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::other(self.rule))?;
+        Ok(count)
+    }
+}
+
 fn is_regular(status: &Metadata) -> Result<(), Irregular> {
     if status.is_file() {
         return Ok(());

@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::archive::XZ_MEMORY_KIB;
+use crate::regular::Bounded;
 
 /// The largest control archive, uncompressed, in bytes.
 const CONTROL_LIMIT: u64 = 32 << 20;
@@ -259,10 +260,7 @@ fn walk(
         ),
         _ => Box::new(bytes),
     };
-    let mut bounded = Bounded {
-        inner: &mut decoder,
-        left: limit,
-    };
+    let mut bounded = Bounded::new(&mut decoder, limit, "it grows beyond what a package may");
     let mut archive = tar::Archive::new(&mut bounded);
     for (count, entry) in archive.entries().map_err(broken)?.enumerate() {
         if count >= MOST_ENTRIES {
@@ -328,21 +326,4 @@ fn clean(path: &[u8]) -> Result<String, &'static str> {
         }
     }
     Ok(parts.join("/"))
-}
-
-/// Fails, rather than ends, after a number of bytes.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::other("it grows beyond what a package may"))?;
-        Ok(count)
-    }
 }

@@ -11,14 +11,14 @@ pub mod folder;
 mod tarball;
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::python::archive::{self, Member};
 use crate::python::wheel::{self, Entry};
-use crate::regular;
+use crate::regular::{self, Bounded};
 
 pub use folder::shown;
 use folder::{Content, Fault, Filled, SafeFolder};
@@ -75,7 +75,7 @@ pub struct Unpacked {
 pub fn unpack(file_name: &str, archive: &File, into: &Path) -> Result<Unpacked, SourceError> {
     let filled = read(file_name, archive, |limit| SafeFolder::new(into, limit))?;
     Ok(Unpacked {
-        root: real(&into.join(&filled.top.unwrap_or_default()))?,
+        root: real(&into.join(filled.top.unwrap_or_default()))?,
         content: filled.content,
     })
 }
@@ -160,29 +160,10 @@ fn real(path: &Path) -> Result<PathBuf, SourceError> {
 fn gzip(archive: &File, limit: u64, folder: &mut SafeFolder) -> Result<(), tarball::Refusal> {
     // Every member of the gzip file: readers that stop after the first would see another archive.
     let decoder = flate2::read::MultiGzDecoder::new(BufReader::with_capacity(256 << 10, archive));
-    let mut bounded = Bounded {
-        inner: decoder,
-        // Headers and padding come to it.
-        left: limit.saturating_add(FREE),
-    };
+    // Headers and padding come to what is unpacked.
+    let most = limit.saturating_add(FREE);
+    let mut bounded = Bounded::new(decoder, most, "it grows beyond what a source archive may");
     tarball::read(&mut bounded, folder)
-}
-
-/// Fails, rather than ends, after a number of bytes.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::other("it grows beyond what a source archive may"))?;
-        Ok(count)
-    }
 }
 
 fn zip(file: &File, folder: &mut SafeFolder) -> Result<(), tarball::Refusal> {
