@@ -343,6 +343,42 @@ fn no_binary_builds_what_has_a_wheel() {
     assert_eq!(site.python("import thing; print(thing.FROM)"), "source");
 }
 
+#[test]
+fn a_locked_folder_is_built_from_a_copy_and_again_when_it_changes() {
+    let site = Site::new("\"thing\"");
+    let folder = site.bench.path("libs/thing");
+    fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    write(
+        "pyproject.toml",
+        "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
+    );
+    write("backend.py", BACKEND);
+    write("name.txt", "thing 1.0");
+    write("thing.py", "X = 1\n");
+    write(
+        "before.py",
+        &format!("{}open('left-behind', 'w').write('x')\n", count(&site.ran())),
+    );
+    let lock = format!(
+        "lock-version = \"1.0\"\ncreated-by = \"tests\"\nrequires-python = \">=3.11\"\n\n[[packages]]\nname = \"thing\"\n\
+         directory = {{ path = \"libs/thing\" }}\n\n[tool.mlrails]\npython = \"{}\"\n",
+        here()
+    );
+    fs::write(site.bench.path("pylock.toml"), lock).unwrap();
+    let server = Shelf::default().serve();
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.python("import thing; print(thing.X)"), "1");
+    assert_eq!(site.hooks(), ["get_requires", "build_wheel"]);
+    assert!(!folder.join("left-behind").exists(), "it was built in a copy");
+    let again = site.run(&server, &["--format", "json", "sync"]).expect(0).json();
+    assert_eq!(again["unchanged"], 1);
+    assert_eq!(site.hooks(), Vec::<String>::new());
+    write("thing.py", "X = 2\n");
+    site.run(&server, &["sync"]).expect(0);
+    assert_eq!(site.python("import thing; print(thing.X)"), "2");
+}
+
 /// Locks a project whose build does `script` in its first hook, within limits.
 fn misbehaving(script: &str, limits: &[(&str, &str)]) -> (Site, Outcome) {
     let site = Site::new("\"thing\"");

@@ -116,6 +116,7 @@ pub fn run(command: &mut Command, input: &[u8], log: &Path, limits: &Limits) -> 
     tree.kill();
     let status = group.child().wait();
     drop(group);
+    let _ = set_child_subreaper(None);
     settled(&finished)?;
     match end {
         Some(excess) => Ok(End::Stopped(excess)),
