@@ -2,6 +2,7 @@
 
 mod analysis;
 mod bad_days;
+mod build_limits;
 mod buildpacks;
 mod builds;
 mod cache;
