@@ -7,6 +7,7 @@ mod buildpacks;
 mod builds;
 mod cache;
 mod check;
+mod conflicts;
 mod debian;
 mod floors;
 mod frame;

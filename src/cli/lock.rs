@@ -19,10 +19,11 @@ use crate::lock::reach::Scope;
 use crate::lock::satisfies::{Wanted, package_markers, refreshed};
 use crate::lock::{CREATED_BY, FILE_NAME, File, Location, Lock, SERVING_GROUP, Source};
 use crate::project::uv::SourceKind;
-use crate::project::{Declared, Manifest, reading};
+
+use crate::project::{Declared, Manifest, Place, Pyproject, reading};
 use crate::python::requirement::{self, Requirement};
 use crate::python::target::{Libc, Platform, PythonVersion};
-use crate::resolve::{self, ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution};
+use crate::resolve::{self, ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution, Written};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::{self, Asked};
 
@@ -359,6 +360,8 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
         overrides: plain(&pyproject.uv.overrides),
         environments: pyproject.uv.environments.clone(),
         required_environments,
+        places: places(pyproject),
+        requires_python_place: pyproject.requires_python_place.as_ref().map(line),
     };
     if serves(manifest) {
         let group: GroupName = SERVING_GROUP
@@ -379,6 +382,34 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
         inputs.groups.insert(group, list);
     }
     Ok(inputs)
+}
+
+/// Where each requirement of the project is written.
+fn places(pyproject: &Pyproject) -> Vec<Written> {
+    let of = |scope: Option<Scope>, list: &[Declared]| -> Vec<Written> {
+        list.iter()
+            .map(|declared| Written {
+                scope: scope.clone(),
+                requirement: declared.requirement.clone(),
+                place: line(&declared.place),
+            })
+            .collect()
+    };
+    let mut places = of(Some(Scope::Project), &pyproject.dependencies);
+    for (name, list) in &pyproject.extras {
+        places.extend(of(Some(Scope::Extra(name.clone())), list));
+    }
+    for (name, list) in &pyproject.groups {
+        places.extend(of(Some(Scope::Group(name.clone())), list));
+    }
+    places.extend(of(None, &pyproject.uv.constraints));
+    places.extend(of(None, &pyproject.uv.overrides));
+    places
+}
+
+/// `pyproject.toml:7`
+fn line(place: &Place) -> String {
+    format!("{}:{}", place.file().display(), place.line())
 }
 
 /// Whether the project has a serving half: only then is the serving runtime locked with it.

@@ -46,6 +46,7 @@ pub struct Pyproject {
     pub version: Option<Version>,
     pub description: Option<String>,
     pub requires_python: Option<VersionSpecifiers>,
+    pub requires_python_place: Option<Place>,
     pub dependencies: Vec<Declared>,
     pub extras: Vec<(ExtraName, Vec<Declared>)>,
     /// With `include-group` replaced by what it names.
@@ -118,7 +119,9 @@ pub fn read(root: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mistake>) -> Opt
         mistakes.push(Mistake::new(rule).at(project.place().clone()));
     }
     let description = project.string("description", mistakes).map(|text| text.value);
-    let requires_python = project.string("requires-python", mistakes).and_then(|text| {
+    let requires_python_text = project.string("requires-python", mistakes);
+    let requires_python_place = requires_python_text.as_ref().map(|text| text.place.clone());
+    let requires_python = requires_python_text.and_then(|text| {
         VersionSpecifiers::from_str(&text.value)
             .map_err(|error| mistakes.push(invalid(&text, "a version specifier", &error.to_string())))
             .ok()
@@ -140,6 +143,7 @@ pub fn read(root: &Table<'_>, folder: &Path, mistakes: &mut Vec<Mistake>) -> Opt
         version,
         description,
         requires_python,
+        requires_python_place,
         dependencies,
         extras,
         groups,

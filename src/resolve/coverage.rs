@@ -9,6 +9,7 @@ use uv_normalize::PackageName;
 use uv_pep508::MarkerTree;
 
 use super::fork::Environment;
+use super::solve::{Place, place};
 use super::tags;
 use super::{Inputs, Options, ResolveError};
 use crate::index::{Index, Listed};
@@ -108,6 +109,7 @@ impl Required {
                     .map(|python| format!(" with CPython {}", python.minor_only()))
                     .unwrap_or_default(),
                 nearest: demand.nearest(name, index),
+                hints: Vec::new(),
             },
             (error, _) => error,
         }
@@ -117,7 +119,11 @@ impl Required {
 impl Demand {
     /// The version next to the one without a wheel that has a file for the place: an older one before a newer one.
     fn nearest(&self, name: &PackageName, index: &dyn Index) -> Option<String> {
-        let page = index.page(name).ok().flatten()?;
+        let pin = match place(index, name, self.marker) {
+            Place::At(pin) => pin,
+            Place::Between(_) => None,
+        };
+        let page = index.page_from(name, pin).ok().flatten()?;
         let versions = page.versions();
         let at = self.version.parse().map_or(versions.len(), |version| {
             versions.partition_point(|other| *other < version)

@@ -6,8 +6,9 @@
 //!
 //! `solve` drives pubgrub over forks of the environment, `candidate` chooses versions, `fork` splits environments,
 //! `merge` joins the forks' pins into a lock, `coverage` sees to it that the image's platforms have wheels, `explain`
-//! says why there is no solution.
+//! says why there is no solution, `advise` what would be one.
 
+mod advise;
 mod candidate;
 mod coverage;
 mod explain;
@@ -21,6 +22,7 @@ mod tags;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uv_normalize::{ExtraName, GroupName, PackageName};
 use uv_pep440::VersionSpecifiers;
@@ -33,6 +35,7 @@ use crate::lock::{Lock, SERVING_GROUP};
 use crate::python::requirement::Requirement;
 use crate::python::target::{Libc, Platform, PythonVersion};
 
+pub use advise::Involved;
 pub use preference::Preferences;
 
 /// What a project asks for.
@@ -53,6 +56,19 @@ pub struct Inputs {
     pub environments: Vec<MarkerTree>,
     /// Environments in which every package that reaches them must have a usable file.
     pub required_environments: Vec<MarkerTree>,
+    /// Where the project's own requirements are written, for messages.
+    pub places: Vec<Written>,
+    pub requires_python_place: Option<String>,
+}
+
+/// A requirement of the project, and where it stands.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// `None`: a constraint or an override.
+    pub scope: Option<Scope>,
+    pub requirement: Requirement,
+    /// `pyproject.toml:7`
+    pub place: String,
 }
 
 /// How versions are chosen.
@@ -123,7 +139,12 @@ impl Never {
 pub enum ResolveError {
     /// No choice of versions meets all requirements. The text derives that from the project's own lines.
     #[error("the requirements cannot be met together\n{explanation}")]
-    NoSolution { explanation: String, hints: Vec<String> },
+    NoSolution {
+        explanation: String,
+        /// Each was tried: with that change, there is a solution.
+        hints: Vec<String>,
+        involved: Box<Involved>,
+    },
     #[error(transparent)]
     Index(#[from] Arc<IndexError>),
     #[error("`{requirement}` {rule}")]
@@ -136,7 +157,12 @@ pub enum ResolveError {
         python: String,
         /// The nearest version that has one.
         nearest: Option<String>,
+        /// Changes that would solve.
+        hints: Vec<String>,
     },
+    /// A trial's time is over.
+    #[error("there was no solution in the time that a trial has")]
+    OutOfTime,
     /// Two rules of this program contradict each other.
     #[error("the solution does not hold: {0}")]
     Unsound(crate::lock::reach::Unmet),
@@ -149,8 +175,43 @@ pub struct Resolved {
     pub notes: Vec<String>,
 }
 
+/// How long changes to an unsolvable project are tried out, all together.
+const TRIALS: Duration = Duration::from_secs(8);
+
 /// Solves `inputs`. Blocks the thread; run it where that is allowed.
 pub fn resolve(
+    inputs: &Inputs,
+    options: &Options,
+    preferences: &Preferences,
+    index: &dyn Index,
+    index_lines: &[String],
+) -> Result<Resolved, ResolveError> {
+    let mut error = match resolve_until(None, inputs, options, preferences, index, index_lines) {
+        Err(error) => error,
+        resolved => return resolved,
+    };
+    let end = Instant::now() + TRIALS;
+    let trial = |inputs: &Inputs, options: &Options| {
+        let solved = resolve_until(Some(end), inputs, options, preferences, index, index_lines);
+        solved.ok().map(|resolved| resolved.lock)
+    };
+    match &mut error {
+        ResolveError::NoSolution { hints, involved, .. } => {
+            hints.extend(advise::changes(involved, inputs, options, &trial));
+        }
+        ResolveError::NoWheel { name, hints, .. } => {
+            let mut own = inputs.roots()?;
+            own.retain(|(_, requirement)| requirement.name == *name);
+            *hints = advise::for_wheel(&own, inputs, options, &trial);
+        }
+        _ => {}
+    }
+    Err(error)
+}
+
+/// Solves; as a trial, until `end` at most, and without saying why there is no solution.
+fn resolve_until(
+    end: Option<Instant>,
     inputs: &Inputs,
     options: &Options,
     preferences: &Preferences,
@@ -161,7 +222,8 @@ pub fn resolve(
     let wanted = inputs.wanted_from(&roots, options, index_lines);
     let mut must_cover = coverage::Required::default();
     loop {
-        let context = solve::Context::new(inputs, options, &roots, &wanted, preferences, index, &must_cover);
+        let context =
+            solve::Context::new(inputs, options, &roots, &wanted, preferences, index, &must_cover).until(end);
         let solutions = solve::solve(&context).map_err(|error| must_cover.explain(error, index))?;
         let mut lock = merge::merge(&context, &wanted, &solutions)?;
         // A production package that a platform has no wheel of is solved again with that demanded: another version
@@ -192,6 +254,20 @@ pub fn covers(
 }
 
 impl Inputs {
+    /// Where `requirement` of `scope` is written: there, or where it came into the scope from.
+    pub fn place_of(&self, scope: Option<&Scope>, requirement: &Requirement) -> Option<&str> {
+        let mut found = self.places.iter().filter(|written| {
+            written.requirement.name == requirement.name
+                && written.requirement.version_or_url == requirement.version_or_url
+                && written.scope.is_some() == scope.is_some()
+        });
+        let first = found.next()?;
+        let own = std::iter::once(first)
+            .chain(found)
+            .find(|written| written.scope.as_ref() == scope);
+        Some(&own.unwrap_or(first).place)
+    }
+
     /// Every requirement with where it was written; the project's own extras are replaced by what they hold.
     pub fn roots(&self) -> Result<Vec<(Scope, Requirement)>, ResolveError> {
         let mut roots = Vec::new();

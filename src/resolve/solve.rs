@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use pubgrub::{Id, Ranges, State, Term};
 use uv_normalize::{ExtraName, PackageName};
@@ -37,6 +38,7 @@ pub(super) struct Context<'a> {
     overrides: HashMap<&'a PackageName, Vec<&'a Requirement>>,
     tries: Tries,
     notes: Mutex<BTreeSet<String>>,
+    end: Option<Instant>,
 }
 
 /// Where a name comes from in an environment.
@@ -90,7 +92,17 @@ impl<'a> Context<'a> {
             overrides: by_name(&inputs.overrides),
             tries: Tries::default(),
             notes: Mutex::default(),
+            end: None,
         }
+    }
+
+    /// A trial, that ends at `end`.
+    pub fn until(self, end: Option<Instant>) -> Self {
+        Self { end, ..self }
+    }
+
+    pub fn is_trial(&self) -> bool {
+        self.end.is_some()
     }
 
     /// What people should know though it stopped nothing.
@@ -151,18 +163,23 @@ impl<'a> Context<'a> {
     }
 
     /// Which of the project's indexes `name` comes from in `environment`: the first pin that holds in all of it.
-    pub fn pin(&self, name: &PackageName, environment: MarkerTree) -> Place<'_> {
-        for pin in self.index.pins(name) {
-            if environment.is_disjoint(pin.marker) {
-                continue;
-            }
-            if environment.is_disjoint(pin.marker.negate()) {
-                return Place::At(Some(&pin.index));
-            }
-            return Place::Between(pin.marker);
-        }
-        Place::At(None)
+    pub fn pin(&self, name: &PackageName, environment: MarkerTree) -> Place<'a> {
+        place(self.index, name, environment)
     }
+}
+
+/// Where `name` comes from in `environment`.
+pub(super) fn place<'a>(index: &'a dyn Index, name: &PackageName, environment: MarkerTree) -> Place<'a> {
+    for pin in index.pins(name) {
+        if environment.is_disjoint(pin.marker) {
+            continue;
+        }
+        if environment.is_disjoint(pin.marker.negate()) {
+            return Place::At(Some(&pin.index));
+        }
+        return Place::Between(pin.marker);
+    }
+    Place::At(None)
 }
 
 /// The state of one fork.
@@ -271,6 +288,9 @@ impl Fork {
 fn run(context: &Context<'_>, mut fork: Fork, preferences: &Preferences) -> Result<Outcome, ResolveError> {
     let shared = Arc::new(preferences.clone());
     loop {
+        if context.end.is_some_and(|end| Instant::now() >= end) {
+            return Err(ResolveError::OutOfTime);
+        }
         propagate(context, &mut fork)?;
         prefetch(context, &mut fork, &shared);
         let picked = match fork.pending.take() {

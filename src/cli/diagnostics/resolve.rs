@@ -12,15 +12,19 @@ impl From<ResolveError> for Failure {
                 .into_iter()
                 .fold(Self::new(message), |failure, hint| failure.hint(hint)),
             ResolveError::NoWheel {
-                platform, nearest, ..
+                platform,
+                nearest,
+                hints,
+                ..
             } => {
                 let drop = format!("drop {platform} from [image] platforms");
-                match nearest {
+                let failure = match nearest {
                     Some(version) => Self::new(message).hint(format!("{version} has one; or {drop}")),
                     None => Self::new(message).hint(drop),
-                }
+                };
+                hints.into_iter().fold(failure, Self::hint)
             }
-            ResolveError::Unsupported { .. } => Self::new(message),
+            ResolveError::Unsupported { .. } | ResolveError::OutOfTime => Self::new(message),
             ResolveError::Unsound(_) => Self::new(message)
                 .hint("this is a mistake of mlrails: please report it with the project's pyproject.toml"),
         }
