@@ -14,7 +14,8 @@ use super::build;
 use super::{Exit, Failure, Session};
 use crate::build::Builder;
 use crate::index::{Network, WithSources, accelerator, config};
-use crate::lock::diff::diff;
+use crate::lock::diff::{Change, diff};
+use crate::lock::held::{self, Held};
 use crate::lock::reach::Scope;
 use crate::lock::satisfies::{Wanted, package_markers, refreshed};
 use crate::lock::{CREATED_BY, FILE_NAME, File, Location, Lock, SERVING_GROUP, Source};
@@ -135,16 +136,29 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let options = options(&manifest, &args)?;
     let locations = locations(&manifest, &args.index)?;
     let lines = locations.lines();
-    let old = Lock::read(&path)?;
-
-    if let Some(old) = &old
-        && !args.upgrade
-        && !args.upgrade_base
-        && args.upgrade_package.is_empty()
+    let text = Lock::text(&path)?;
+    let moves = args.upgrade || args.upgrade_base || !args.upgrade_package.is_empty();
+    let wanted = inputs.wanted(&options, &lines)?;
+    let key = text.as_ref().map(|text| held::key(text.as_bytes(), &wanted));
+    let cache = session.store().ok();
+    let cache = cache.as_deref();
+    if let (Some(key), Some(cache), false) = (&key, cache, moves)
+        && let Some(held) = held::recall(cache, key)
     {
-        match refreshed(old, &inputs.wanted(&options, &lines)?) {
+        report(session, &path, &held, &[], started, "is up to date");
+        return Ok(Exit::Done);
+    }
+    let shown = path.display().to_string();
+    let old = text.map(|text| Lock::parse(&text, &shown)).transpose()?;
+
+    if let (Some(old), false) = (&old, moves) {
+        match refreshed(old, &wanted) {
             Ok(fresh) if fresh == *old => {
-                report(session, &path, old, Some(old), started, "is up to date");
+                let held = Held::of(old);
+                if let (Some(key), Some(cache)) = (&key, cache) {
+                    held::remember(cache, key, &held);
+                }
+                report(session, &path, &held, &[], started, "is up to date");
                 return Ok(Exit::Done);
             }
             Ok(fresh) if !args.check && resolve::covers(&fresh, &inputs, &options, &lines)? => {
@@ -152,8 +166,8 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 report(
                     session,
                     &path,
-                    &fresh,
-                    Some(old),
+                    &Held::of(&fresh),
+                    &diff(Some(old), &fresh),
                     started,
                     "was brought up to date without solving",
                 );
@@ -223,7 +237,9 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         session.printer().warn(note);
     }
     lock.write(&path)?;
-    report(session, &path, &lock, old.as_ref(), started, "was written");
+    // Of a first lock everything is new: the file says it better.
+    let changes = old.map_or_else(Vec::new, |old| diff(Some(&old), &lock));
+    report(session, &path, &Held::of(&lock), &changes, started, "was written");
     Ok(Exit::Done)
 }
 
@@ -695,19 +711,17 @@ fn outdated(session: &Session, path: &Path, why: &str) -> Exit {
     Exit::Refused
 }
 
-fn report(session: &Session, path: &Path, lock: &Lock, old: Option<&Lock>, started: Instant, what: &str) {
+fn report(session: &Session, path: &Path, held: &Held, changes: &[Change], started: Instant, what: &str) {
     let printer = session.printer();
     let seconds = started.elapsed().as_secs_f64();
-    let changes = diff(old, lock);
     if session.is_json() {
         printer.json(&json!({
-            "up_to_date": true, "path": path, "packages": lock.packages.len(), "changes": changes,
-            "python": lock.mlrails.python.map(|python| python.to_string()), "seconds": seconds,
+            "up_to_date": true, "path": path, "packages": held.packages, "changes": changes,
+            "python": held.python, "seconds": seconds,
         }));
         return;
     }
-    // Of a first lock everything is new: the file says it better.
-    for change in changes.iter().filter(|_| old.is_some()) {
+    for change in changes {
         let (was, is) = (change.was.join(", "), change.is.join(", "));
         let line = match (was.is_empty(), is.is_empty()) {
             (true, _) => format!("  {} {} {is}", printer.paint("+", "32"), change.name),
@@ -719,6 +733,6 @@ fn report(session: &Session, path: &Path, lock: &Lock, old: Option<&Lock>, start
     printer.say(&format!(
         "{} {what}: {} packages in {seconds:.2} s",
         path.file_name().unwrap_or_default().to_string_lossy(),
-        lock.packages.len()
+        held.packages
     ));
 }

@@ -34,20 +34,22 @@ pub enum LockError {
 impl Lock {
     /// Reads the lock at `path`. `Ok(None)` if there is no such file.
     pub fn read(path: &Path) -> Result<Option<Self>, LockError> {
+        Self::text(path)?
+            .map(|text| Self::parse(&text, &path.display().to_string()))
+            .transpose()
+    }
+
+    /// The text of the lock at `path`, unread. `Ok(None)` if there is no such file.
+    pub fn text(path: &Path) -> Result<Option<String>, LockError> {
         let shown = path.display().to_string();
-        let text = match regular::text_beside(path, LARGEST) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Ok(None),
-            Err(Irregular::TooLarge { .. }) => return Err(LockError::TooLarge { path: shown }),
-            Err(Irregular::Io(source)) => return Err(LockError::Read { path: shown, source }),
-            Err(irregular) => {
-                return Err(LockError::Refused {
-                    path: shown,
-                    rule: irregular.to_string(),
-                });
-            }
-        };
-        Self::parse(&text, &shown).map(Some)
+        regular::text_beside(path, LARGEST).map_err(|irregular| match irregular {
+            Irregular::TooLarge { .. } => LockError::TooLarge { path: shown },
+            Irregular::Io(source) => LockError::Read { path: shown, source },
+            irregular => LockError::Refused {
+                path: shown,
+                rule: irregular.to_string(),
+            },
+        })
     }
 
     /// Parses a lock's text; `path` names it in errors.

@@ -6,6 +6,7 @@
 pub mod base;
 pub mod diff;
 pub mod format;
+pub mod held;
 pub mod reach;
 pub mod satisfies;
 mod select;
