@@ -143,7 +143,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let cache = session.store().ok();
     let cache = cache.as_deref();
     if let (Some(key), Some(cache), false) = (&key, cache, moves)
-        && let Some(held) = held::recall(cache, key)
+        && let Some(held) = cache.record(HELD, key)
     {
         report(session, &path, &held, &[], started, "is up to date");
         return Ok(Exit::Done);
@@ -156,7 +156,8 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
             Ok(fresh) if fresh == *old => {
                 let held = Held::of(old);
                 if let (Some(key), Some(cache)) = (&key, cache) {
-                    held::remember(cache, key, &held);
+                    // A cache that cannot be written slows the next run down and breaks nothing.
+                    let _ = cache.keep_record(HELD, key, &held);
                 }
                 report(session, &path, &held, &[], started, "is up to date");
                 return Ok(Exit::Done);
@@ -710,6 +711,9 @@ fn outdated(session: &Session, path: &Path, why: &str) -> Exit {
     }
     Exit::Refused
 }
+
+/// The cache's bucket of locks that held.
+const HELD: &str = "held";
 
 fn report(session: &Session, path: &Path, held: &Held, changes: &[Change], started: Instant, what: &str) {
     let printer = session.printer();

@@ -1,4 +1,4 @@
-//! That a lock held, remembered: the same text asked the same again by the same program needs no reading.
+//! What is worth remembering of a lock that held: the same text asked the same again by the same program needs no reading.
 //!
 //! The key is all that the judgement depends on: the lock's bytes, what is wanted, and who judges. Nothing is remembered of locks that
 //! were refused or had to change.
@@ -12,7 +12,6 @@ use uv_pep508::MarkerTree;
 use super::Lock;
 use super::satisfies::Wanted;
 use crate::digest::Hasher;
-use crate::store::Store;
 
 /// What a command tells of a lock that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +29,7 @@ impl Held {
     }
 }
 
-const BUCKET: &str = "held";
-
-/// The key of `wanted` and a lock's `text` in the store.
+/// The key under which a command may remember that a lock of this `text` holds for `wanted`.
 pub fn key(text: &[u8], wanted: &Wanted) -> String {
     let mut asked = program();
     let mut line = |what: &str, value: &dyn std::fmt::Display| {
@@ -66,15 +63,6 @@ pub fn key(text: &[u8], wanted: &Wanted) -> String {
     hasher.update(asked.as_bytes());
     hasher.update(text);
     hasher.finish().hex()
-}
-
-pub fn recall(store: &Store, key: &str) -> Option<Held> {
-    store.record(BUCKET, key)
-}
-
-/// A cache that cannot be written slows the next run down and breaks nothing.
-pub fn remember(store: &Store, key: &str, held: &Held) {
-    let _ = store.keep_record(BUCKET, key, held);
 }
 
 fn shown(marker: MarkerTree) -> String {
