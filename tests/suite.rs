@@ -23,6 +23,7 @@ mod index_faults;
 mod indexes;
 mod interrupted;
 mod lock;
+mod lock_cost;
 mod noise;
 mod pickle;
 mod push;

@@ -11,6 +11,7 @@ use uv_pep508::MarkerTree;
 
 use super::base::{self, Upgrade};
 use super::build;
+use super::cost::{self, Weighed};
 use super::{Exit, Failure, Session};
 use crate::build::Builder;
 use crate::index::{Network, WithSources, accelerator, config};
@@ -32,6 +33,7 @@ use crate::targets::{self, Asked};
 #[command(after_help = "Examples:
   mlrails lock                              solve, or confirm that the lock still holds
   mlrails lock --check                      say whether the lock is up to date, and change nothing
+  mlrails lock --explain-size               how many MB each requirement brings to production
   mlrails lock --upgrade-package pandas     let one package move, keep the others
   mlrails lock --platform linux/amd64 --platform linux/arm64
                                             make sure that both have wheels
@@ -51,6 +53,9 @@ pub struct Args {
     /// Take the base's newest packages (security updates), whatever the lock has
     #[arg(long)]
     upgrade_base: bool,
+    /// Say how many MB each of the project's requirements brings to production
+    #[arg(long)]
+    explain_size: bool,
     /// Where the lock is read and written [default: pylock.toml in the project]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -142,10 +147,10 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let key = text.as_ref().map(|text| held::key(text.as_bytes(), &wanted));
     let cache = session.store().ok();
     let cache = cache.as_deref();
-    if let (Some(key), Some(cache), false) = (&key, cache, moves)
+    if let (Some(key), Some(cache), false) = (&key, cache, moves || args.explain_size)
         && let Some(held) = cache.record(HELD, key)
     {
-        report(session, &path, &held, &[], started, "is up to date");
+        report(session, &path, &held, &[], &[], started, "is up to date");
         return Ok(Exit::Done);
     }
     let shown = path.display().to_string();
@@ -159,16 +164,24 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                     // A cache that cannot be written slows the next run down and breaks nothing.
                     let _ = cache.keep_record(HELD, key, &held);
                 }
-                report(session, &path, &held, &[], started, "is up to date");
+                let weighed = match args.explain_size {
+                    true => cost::weigh(old, &inputs, &options, session)?,
+                    false => Vec::new(),
+                };
+                report(session, &path, &held, &[], &weighed, started, "is up to date");
                 return Ok(Exit::Done);
             }
             Ok(fresh) if !args.check && resolve::covers(&fresh, &inputs, &options, &lines)? => {
                 fresh.write(&path)?;
+                let mut weighed = cost::weigh(&fresh, &inputs, &options, session)?;
+                cost::warn(&weighed, accelerator(&manifest), session);
+                weighed.retain(|_| args.explain_size);
                 report(
                     session,
                     &path,
                     &Held::of(&fresh),
                     &diff(Some(old), &fresh),
+                    &weighed,
                     started,
                     "was brought up to date without solving",
                 );
@@ -199,6 +212,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         let builder = Arc::new(builder);
         let (index, folder) = (network.clone(), manifest.root.clone());
         let sources = builder.clone();
+        let (inputs, options) = (inputs.clone(), options.clone());
         let solved = tokio::task::spawn_blocking(move || {
             let index = WithSources {
                 index: &index,
@@ -240,8 +254,24 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     lock.write(&path)?;
     // Of a first lock everything is new: the file says it better.
     let changes = old.map_or_else(Vec::new, |old| diff(Some(&old), &lock));
-    report(session, &path, &Held::of(&lock), &changes, started, "was written");
+    let mut weighed = cost::weigh(&lock, &inputs, &options, session)?;
+    cost::warn(&weighed, accelerator(&manifest), session);
+    weighed.retain(|_| args.explain_size);
+    report(
+        session,
+        &path,
+        &Held::of(&lock),
+        &changes,
+        &weighed,
+        started,
+        "was written",
+    );
     Ok(Exit::Done)
+}
+
+fn accelerator(manifest: &Manifest) -> Option<&str> {
+    let written = manifest.config.image.accelerator.as_ref();
+    written.map(|placed| placed.value.as_str())
 }
 
 /// Files below the lock's folder are named from there: such a lock holds on another machine too.
@@ -619,12 +649,12 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
             }
         }
     }
-    if let Some(accelerator) = &manifest.config.image.accelerator {
+    if let Some(chosen) = accelerator(manifest) {
         let base = std::env::var(accelerator::BASE_VARIABLE).ok();
-        accelerator::choose(&accelerator.value, base.as_deref(), &mut declared).map_err(|rule| {
+        accelerator::choose(chosen, base.as_deref(), &mut declared).map_err(|rule| {
             Failure::new(format!(
                 "[image] accelerator = \"{}\" {rule}",
-                accelerator.value.escape_debug()
+                chosen.escape_debug()
             ))
             .hint("write \"cpu\", or the name of a build of torch: \"cu130\", \"rocm6.4\", \"xpu\"")
         })?;
@@ -715,14 +745,26 @@ fn outdated(session: &Session, path: &Path, why: &str) -> Exit {
 /// The cache's bucket of locks that held.
 const HELD: &str = "held";
 
-fn report(session: &Session, path: &Path, held: &Held, changes: &[Change], started: Instant, what: &str) {
+fn report(
+    session: &Session,
+    path: &Path,
+    held: &Held,
+    changes: &[Change],
+    weighed: &[Weighed],
+    started: Instant,
+    what: &str,
+) {
     let printer = session.printer();
     let seconds = started.elapsed().as_secs_f64();
     if session.is_json() {
-        printer.json(&json!({
+        let mut said = json!({
             "up_to_date": true, "path": path, "packages": held.packages, "changes": changes,
             "python": held.python, "seconds": seconds,
-        }));
+        });
+        if !weighed.is_empty() {
+            said["sizes"] = cost::as_json(weighed);
+        }
+        printer.json(&said);
         return;
     }
     for change in changes {
@@ -739,4 +781,5 @@ fn report(session: &Session, path: &Path, held: &Held, changes: &[Change], start
         path.file_name().unwrap_or_default().to_string_lossy(),
         held.packages
     ));
+    cost::explain(weighed, session);
 }

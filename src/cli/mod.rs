@@ -7,6 +7,7 @@ mod base;
 mod build;
 mod cache;
 mod check;
+mod cost;
 pub mod diagnostics;
 mod drawing;
 mod fetch;

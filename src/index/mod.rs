@@ -12,6 +12,7 @@ mod folder;
 mod html;
 pub mod metadata;
 pub mod network;
+pub mod numpy;
 mod once;
 pub mod page;
 mod simple;

@@ -4,6 +4,7 @@
 //! project. It does not know how the lock was solved, nor how files are fetched.
 
 pub mod base;
+pub mod cost;
 pub mod diff;
 pub mod format;
 pub mod held;

@@ -83,7 +83,19 @@ impl Shelf {
         self.wheel_tagged(name, version, "py3-none-any", lines)
     }
 
-    pub fn wheel_tagged(mut self, name: &str, version: &str, tags: &str, lines: &[&str]) -> Self {
+    pub fn wheel_tagged(self, name: &str, version: &str, tags: &str, lines: &[&str]) -> Self {
+        self.wheel_with(name, version, tags, lines, &[])
+    }
+
+    /// A wheel with more files: paths and contents.
+    pub fn wheel_with(
+        mut self,
+        name: &str,
+        version: &str,
+        tags: &str,
+        lines: &[&str],
+        more: &[(&str, Vec<u8>)],
+    ) -> Self {
         let stem = format!("{}-{version}", name.replace('-', "_"));
         let metadata = format!(
             "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{}\n",
@@ -100,6 +112,10 @@ impl Shelf {
         ] {
             record.push_str(&row(&path, content.as_bytes()));
             members.push(Member::deflated(&path, content.as_bytes()));
+        }
+        for (path, content) in more {
+            record.push_str(&row(path, content));
+            members.push(Member::deflated(path, content));
         }
         let path = format!("{stem}.dist-info/RECORD");
         record.push_str(&format!("{path},,\n"));
@@ -204,6 +220,9 @@ impl Shelf {
             }
         });
         match range {
+            Some((start, _)) if !self.without_ranges && start >= content.len() => {
+                Answer::new(416, "text/plain", "")
+            }
             Some((start, end)) if !self.without_ranges => {
                 let place = format!("bytes {start}-{end}/{}", content.len());
                 Answer::new(206, "application/octet-stream", &content[start..=end])
