@@ -375,3 +375,38 @@ fn source_archives_count_where_their_metadata_is_final() {
         outcome.stderr
     );
 }
+
+#[test]
+fn environments_that_nobody_has_stop_nothing() {
+    let linux = "cp311-cp311-manylinux_2_17_x86_64";
+    let server = Shelf::default()
+        .wheel_tagged("torch", "2.0", linux, &[])
+        .wheel_tagged("torch", "1.0", linux, &[])
+        .wheel(
+            "pandas",
+            "3.0",
+            &[
+                "Requires-Dist: tzdata ; sys_platform == 'win32'",
+                "Requires-Dist: tzdata ; sys_platform == 'emscripten'",
+            ],
+        )
+        .wheel("tzdata", "1.0", &[])
+        .serve();
+    let bench = Bench::new("dependencies = [\"torch>=2\", \"pandas\"]");
+    bench.lock(&server, &[]).expect(0);
+    assert_eq!(bench.locked()[1], "torch 2.0");
+    let bytes = std::fs::read(bench.path("pylock.toml")).unwrap();
+    std::fs::remove_file(bench.path("pylock.toml")).unwrap();
+    bench.lock(&server, &[]).expect(0);
+    assert_eq!(std::fs::read(bench.path("pylock.toml")).unwrap(), bytes);
+    // The image's own platform is another matter.
+    let windows = ["--required-environment", "sys_platform == 'win32'"];
+    bench
+        .lock(&server, &[&windows[..], &["--upgrade"]].concat())
+        .expect(1)
+        .says(&["no wheel of `torch` 2.0 fits sys_platform == 'win32'"]);
+    bench
+        .lock(&server, &["--platform", "linux/arm64", "--upgrade"])
+        .expect(1)
+        .says(&["no wheel of `torch` 2.0 fits linux/arm64"]);
+}

@@ -85,6 +85,9 @@ impl Selector {
         environment: &Environment,
         preferences: &Preferences,
     ) -> Choice {
+        // A version whose wheels are all for other machines than the environment's: the last resort, as long as no platform
+        // of production is concerned. Markers split environments off that nobody has (Emscripten, the Python after next).
+        let mut elsewhere = None;
         for version in preferences.of(name, environment.marker) {
             if !range.contains(version)
                 || (version.any_prerelease() && self.options.prerelease == Prerelease::Disallow)
@@ -94,8 +97,13 @@ impl Selector {
             let Some(position) = page.position(version) else {
                 continue;
             };
-            if let Ok(file) = self.usable(name, page, position, environment, preferences) {
-                return Choice::Version(page.versions()[position].clone(), file);
+            let version = || page.versions()[position].clone();
+            match self.usable(name, page, position, environment, preferences) {
+                Ok(file) => return Choice::Version(version(), file),
+                Err(Unusable::Elsewhere(file)) => {
+                    elsewhere = elsewhere.or_else(|| Some(Choice::Version(version(), file)));
+                }
+                Err(_) => {}
             }
         }
         let lowest = match self.options.resolution {
@@ -123,15 +131,27 @@ impl Selector {
                 }
             }
             match self.judge(name, page, position, environment, preferences) {
+                Judged::Elsewhere(version, file) => {
+                    elsewhere = elsewhere.or(Some(Choice::Version(version, file)));
+                }
                 // A yanked version says nothing about its neighbours: the next is looked at right away.
-                Choice::Unavailable(version, reason @ (Reason::Yanked(_) | Reason::TooNew)) => {
+                Judged::Final(Choice::Unavailable(
+                    version,
+                    reason @ (Reason::Yanked(_) | Reason::TooNew),
+                )) => {
                     yanked = yanked.or(Some(Choice::Unavailable(version, reason)));
                 }
-                choice => return choice,
+                Judged::Final(choice) => return choice,
             }
         }
+        if let Some(choice) = elsewhere {
+            return choice;
+        }
         if let Some(position) = prerelease {
-            return self.judge(name, page, position, environment, preferences);
+            return match self.judge(name, page, position, environment, preferences) {
+                Judged::Final(choice) => choice,
+                Judged::Elsewhere(version, file) => Choice::Version(version, file),
+            };
         }
         yanked.unwrap_or(Choice::None)
     }
@@ -156,20 +176,23 @@ impl Selector {
         position: usize,
         environment: &Environment,
         preferences: &Preferences,
-    ) -> Choice {
+    ) -> Judged {
         let version = page.versions()[position].clone();
-        match self.usable(name, page, position, environment, preferences) {
-            Ok(file) => Choice::Version(version, file),
-            Err(Unusable::Python(bound, specifiers)) => {
-                if self.options.fork_strategy == ForkStrategy::RequiresPython
-                    && environment.split_at(&bound).is_some()
-                {
-                    return Choice::Split(bound);
+        Judged::Final(
+            match self.usable(name, page, position, environment, preferences) {
+                Ok(file) => Choice::Version(version, file),
+                Err(Unusable::Python(bound, specifiers)) => {
+                    if self.options.fork_strategy == ForkStrategy::RequiresPython
+                        && environment.split_at(&bound).is_some()
+                    {
+                        return Judged::Final(Choice::Split(bound));
+                    }
+                    Choice::Unavailable(version, Reason::RequiresPython(specifiers))
                 }
-                Choice::Unavailable(version, Reason::RequiresPython(specifiers))
-            }
-            Err(Unusable::Other(reason)) => Choice::Unavailable(version, reason),
-        }
+                Err(Unusable::Elsewhere(file)) => return Judged::Elsewhere(version, file),
+                Err(Unusable::Other(reason)) => Choice::Unavailable(version, reason),
+            },
+        )
     }
 
     /// The file whose metadata stands for the version, if any of its files can be used.
@@ -247,15 +270,26 @@ impl Selector {
                 _ => 1,
             };
             best = better(best, (rank, file));
-            if !implied.ordinary || implied.marker.is_disjoint(environment.marker) {
+            if !implied.ordinary {
                 blame(Unusable::Other(Reason::NoUsableWheel));
+                continue;
+            }
+            if implied.marker.is_disjoint(environment.marker) {
+                blame(Unusable::Elsewhere(file.id()));
                 continue;
             }
             usable = true;
             wheels.push(file);
         }
         let Some((_, file)) = best.filter(|_| usable) else {
-            return Err(why.unwrap_or(Unusable::Other(Reason::NoUsableWheel)));
+            // The file that speaks for the version is the best of all, wherever it installs.
+            return Err(match (why, best, self.required.missing(name, environment, &[])) {
+                (Some(Unusable::Elsewhere(_)), _, Some(missing)) => {
+                    Unusable::Other(Reason::MissingWheel(missing))
+                }
+                (Some(Unusable::Elsewhere(_)), Some((_, file)), None) => Unusable::Elsewhere(file.id()),
+                (why, ..) => why.unwrap_or(Unusable::Other(Reason::NoUsableWheel)),
+            });
         };
         if !has_sdist && let Some(missing) = self.required.missing(name, environment, &wheels) {
             return Err(Unusable::Other(Reason::MissingWheel(missing)));
@@ -271,8 +305,17 @@ fn better<'a>(best: Option<(u8, Listed<'a>)>, new: (u8, Listed<'a>)) -> Option<(
     }
 }
 
+/// What one version comes down to.
+enum Judged {
+    Final(Choice),
+    /// It has wheels, and all of them are for other machines.
+    Elsewhere(Version, FileId),
+}
+
 enum Unusable {
     Python(LowerBound, String),
+    /// All its wheels are for other machines; its metadata is this file's.
+    Elsewhere(FileId),
     Other(Reason),
 }
 
@@ -283,7 +326,7 @@ impl Unusable {
             Self::Other(Reason::Yanked(_)) => 4,
             Self::Other(Reason::TooNew) => 1,
             Self::Other(Reason::NoBuild | Reason::NoBinary) => 3,
-            Self::Other(_) => 2,
+            Self::Other(_) | Self::Elsewhere(_) => 2,
         }
     }
 }

@@ -192,11 +192,16 @@ fn locked(listed: &Listed<'_>) -> Option<File> {
 
 /// Leaves out the wheels that no environment of the lock can install.
 fn usable_files(mut package: Package, wanted: &Wanted) -> Package {
-    let Source::Files { wheels, .. } = &mut package.source else {
+    let Source::Files { sdist, wheels } = &mut package.source else {
         return package;
     };
     // Group and extra markers say who wants a package, not where it can be.
     let place = package.marker.and(wanted.universe());
-    wheels.retain(|file| tags::implied(&file.name).is_some_and(|implied| !implied.marker.is_disjoint(place)));
+    let usable =
+        |file: &File| tags::implied(&file.name).is_some_and(|implied| !implied.marker.is_disjoint(place));
+    // An entry without any file is no entry: one that nobody can install keeps what it has.
+    if sdist.is_some() || wheels.iter().any(usable) {
+        wheels.retain(usable);
+    }
     package
 }
