@@ -12,6 +12,7 @@ use uv_pep508::MarkerTree;
 use super::base::{self, Upgrade};
 use super::build;
 use super::cost::{self, Weighed};
+use super::prove;
 use super::{Exit, Failure, Session};
 use crate::build::Builder;
 use crate::index::{Network, WithSources, accelerator, config};
@@ -25,7 +26,9 @@ use crate::project::uv::SourceKind;
 use crate::project::{Declared, Manifest, Place, Pyproject, reading};
 use crate::python::requirement::{self, Requirement};
 use crate::python::target::{Libc, Platform, PythonVersion};
-use crate::resolve::{self, ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution, Written};
+use crate::resolve::{
+    self, Conflicts, ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution, Written,
+};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::{self, Asked};
 
@@ -34,6 +37,7 @@ use crate::targets::{self, Asked};
   mlrails lock                              solve, or confirm that the lock still holds
   mlrails lock --check                      say whether the lock is up to date, and change nothing
   mlrails lock --explain-size               how many MB each requirement brings to production
+  mlrails lock --check --prove              try it out in every environment, without the resolver
   mlrails lock --upgrade-package pandas     let one package move, keep the others
   mlrails lock --platform linux/amd64 --platform linux/arm64
                                             make sure that both have wheels
@@ -44,6 +48,9 @@ pub struct Args {
     /// Only say whether the lock is up to date (exit 1 if it is not)
     #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package", "upgrade_base"])]
     check: bool,
+    /// Try the lock out as well, in every environment that it is for: versions, requirements, interpreters, files
+    #[arg(long, requires = "check")]
+    prove: bool,
     /// Forget the locked versions: take the newest that fit
     #[arg(long)]
     upgrade: bool,
@@ -94,6 +101,9 @@ pub struct Args {
     /// Whether older Pythons get older versions, or all get the same
     #[arg(long, value_enum)]
     fork_strategy: Option<ForkArg>,
+    /// Where packages ask for different versions of another on different platforms or Pythons, lock each where it holds
+    #[arg(long)]
+    split_conflicts: bool,
 }
 
 /// Where packages come from, for every command that reaches an index.
@@ -147,7 +157,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let key = text.as_ref().map(|text| held::key(text.as_bytes(), &wanted));
     let cache = session.store().ok();
     let cache = cache.as_deref();
-    if let (Some(key), Some(cache), false) = (&key, cache, moves || args.explain_size)
+    if let (Some(key), Some(cache), false) = (&key, cache, moves || args.explain_size || args.prove)
         && let Some(held) = cache.record(HELD, key)
     {
         report(session, &path, &held, &[], &[], started, "is up to date");
@@ -158,6 +168,10 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
 
     if let (Some(old), false) = (&old, moves) {
         match refreshed(old, &wanted) {
+            Ok(fresh) if fresh == *old && args.prove => {
+                let asked = prove::asked(&inputs, &options, &lines, &manifest.pyproject.uv.conflicts)?;
+                return prove::run(session, &path, old, &asked, locations);
+            }
             Ok(fresh) if fresh == *old => {
                 let held = Held::of(old);
                 if let (Some(key), Some(cache)) = (&key, cache) {
@@ -493,6 +507,10 @@ fn options(manifest: &Manifest, args: &Args) -> Result<Options, Failure> {
         fork_strategy: match args.fork_strategy {
             Some(ForkArg::Fewest) => ForkStrategy::Fewest,
             _ => ForkStrategy::RequiresPython,
+        },
+        conflicts: match args.split_conflicts {
+            true => Conflicts::Split,
+            false => Conflicts::Refuse,
         },
         exclude_newer,
         no_build: build::never(args.no_build, &args.no_build_package, &uv.no_build_packages),

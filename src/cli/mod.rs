@@ -17,6 +17,7 @@ mod interpreter;
 pub mod lock;
 mod printer;
 mod progress;
+mod prove;
 mod run;
 mod serve;
 mod session;

@@ -15,6 +15,7 @@ pub mod network;
 pub mod numpy;
 mod once;
 pub mod page;
+pub mod published;
 mod simple;
 pub mod source;
 

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod diff;
 pub mod format;
 pub mod held;
+pub mod prove;
 pub mod reach;
 pub mod satisfies;
 mod select;

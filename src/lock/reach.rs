@@ -78,6 +78,33 @@ pub fn markers<'a>(
     roots: impl IntoIterator<Item = (&'a Scope, &'a Requirement)>,
     entries: &[Entry<'a>],
 ) -> Result<Vec<MarkerTree>, Unmet> {
+    let nodes = nodes(universe, roots, entries)?;
+    let marker = |index| nodes.get(&(index, None)).copied();
+    Ok((0..entries.len())
+        .map(|index| marker(index).unwrap_or(MarkerTree::FALSE))
+        .collect())
+}
+
+/// For each entry that something leads to, in their order: which of its extras are asked for on the way.
+pub fn extras<'a>(
+    universe: MarkerTree,
+    roots: impl IntoIterator<Item = (&'a Scope, &'a Requirement)>,
+    entries: &[Entry<'a>],
+) -> Result<Vec<Option<BTreeSet<ExtraName>>>, Unmet> {
+    let mut found = vec![None; entries.len()];
+    for (index, extra) in nodes(universe, roots, entries)?.into_keys() {
+        let extras: &mut BTreeSet<ExtraName> = found[index].get_or_insert_default();
+        extras.extend(extra.cloned());
+    }
+    Ok(found)
+}
+
+/// Where each node is reached; those that are not reached are left out.
+fn nodes<'a>(
+    universe: MarkerTree,
+    roots: impl IntoIterator<Item = (&'a Scope, &'a Requirement)>,
+    entries: &[Entry<'a>],
+) -> Result<HashMap<Node<'a>, MarkerTree>, Unmet> {
     let mut walk = Walk {
         by_name: HashMap::new(),
         entries,
@@ -105,14 +132,7 @@ pub fn markers<'a>(
             })?;
         }
     }
-    Ok((0..entries.len())
-        .map(|index| {
-            walk.nodes
-                .get(&(index, None))
-                .copied()
-                .unwrap_or(MarkerTree::FALSE)
-        })
-        .collect())
+    Ok(walk.nodes)
 }
 
 /// A marker as it reads with no extra asked for.

@@ -9,7 +9,7 @@ use uv_pep508::MarkerTree;
 
 use super::fork::lowest_python;
 use super::provider::Reason;
-use super::{Inputs, Never, Options, Prerelease};
+use super::{Conflicts, Inputs, Never, Options, Prerelease};
 use crate::lock::Lock;
 use crate::lock::reach::Scope;
 use crate::python::requirement::{Requirement, VersionOrUrl, version_specifiers};
@@ -27,6 +27,8 @@ pub struct Involved {
     pub(super) reasons: Vec<Reason>,
     /// Prereleases would be in range.
     pub(super) prereleases: bool,
+    /// The facts do not hold everywhere: parts of the environments may have solutions.
+    pub(super) apart: bool,
 }
 
 /// Solves changed inputs; `None` if that fails, or takes too long.
@@ -40,6 +42,16 @@ pub(super) fn changes(
     solve: Trial<'_>,
 ) -> Vec<String> {
     let mut hints = Vec::new();
+    if involved.apart {
+        let changed = Options {
+            conflicts: Conflicts::Split,
+            ..options.clone()
+        };
+        if solve(inputs, &changed).is_some() {
+            let hint = "no environment has all of this: --split-conflicts would lock different versions for different ones";
+            hints.push(hint.to_owned());
+        }
+    }
     if involved.prereleases {
         let changed = Options {
             prerelease: Prerelease::Allow,

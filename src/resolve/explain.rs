@@ -20,18 +20,28 @@ use crate::lock::SERVING_GROUP;
 use crate::lock::reach::Scope;
 use crate::python::requirement::{Requirement, version_specifiers};
 
-type Tree = DerivationTree<Node, Ranges<Version>, Reason>;
+pub(super) type Tree = DerivationTree<Node, Ranges<Version>, Reason>;
 
 /// The most facts that are told; more hide the reason instead of showing it.
 const MOST: usize = 14;
 
 /// The error for a derivation that ends at the project itself.
-pub(super) fn no_solution(context: &Context<'_>, environment: &Environment, tree: Tree) -> ResolveError {
+///
+/// `apart`: the facts do not hold everywhere, and parts of the environment may have solutions.
+pub(super) fn no_solution(
+    context: &Context<'_>,
+    environment: &Environment,
+    tree: Tree,
+    apart: bool,
+) -> ResolveError {
     let mut facts = Facts {
         context,
         environment: environment.marker,
         known: Vec::new(),
-        involved: Involved::default(),
+        involved: Involved {
+            apart,
+            ..Involved::default()
+        },
         hints: Vec::new(),
     };
     // Only whether there is a solution is asked: nobody reads why not.
@@ -57,7 +67,7 @@ pub(super) fn no_solution(context: &Context<'_>, environment: &Environment, tree
 }
 
 /// The facts at the tree's leaves, each once, in the order of the derivation.
-fn leaves<'t>(tree: &'t Tree, found: &mut Vec<&'t External<Node, Ranges<Version>, Reason>>) {
+pub(super) fn leaves<'t>(tree: &'t Tree, found: &mut Vec<&'t External<Node, Ranges<Version>, Reason>>) {
     // Derivations of long conflicts are deep: a stack of our own instead of recursion. Shared parts are visited once.
     let mut stack = vec![tree];
     let mut seen = BTreeSet::new();

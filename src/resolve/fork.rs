@@ -34,16 +34,7 @@ impl Environment {
 
     /// The two halves at a Python version: below `bound`, and from it on. `None` if one of them is empty.
     pub fn split_at(&self, bound: &LowerBound) -> Option<[Self; 2]> {
-        let (Bound::Included(version) | Bound::Excluded(version)) = &**bound else {
-            return None;
-        };
-        let operator = match &**bound {
-            Bound::Excluded(_) => ">",
-            _ => ">=",
-        };
-        let above: MarkerTree = format!("python_full_version {operator} '{version}'")
-            .parse()
-            .ok()?;
+        let above = above(bound)?;
         let halves = [self.marker.and(above.negate()), self.marker.and(above)];
         let both = halves.iter().all(|half| !half.is_false());
         both.then(|| halves.map(Self::new))
@@ -96,6 +87,21 @@ pub(super) fn lowest_python(specifiers: &VersionSpecifiers) -> LowerBound {
             .bounding_range()
             .map_or(Bound::Unbounded, |(lower, _)| lower.cloned()),
     )
+}
+
+/// The environments that a Requires-Python admits, by the same reading.
+pub(super) fn lowest_python_marker(specifiers: &VersionSpecifiers) -> Option<MarkerTree> {
+    above(&lowest_python(specifiers))
+}
+
+/// `python_full_version >= '3.11'`; `None` without a bound.
+fn above(bound: &LowerBound) -> Option<MarkerTree> {
+    let (operator, version) = match &**bound {
+        Bound::Included(version) => (">=", version),
+        Bound::Excluded(version) => (">", version),
+        Bound::Unbounded => return None,
+    };
+    format!("python_full_version {operator} '{version}'").parse().ok()
 }
 
 /// One requirement as the solver takes it: the nodes it constrains, under a marker.

@@ -13,6 +13,7 @@ use super::ResolveError;
 use super::solve::{Context, Pin, Solution};
 use super::tags;
 use crate::index::{Listed, Page};
+use crate::lock::reach::{self, Entry};
 use crate::lock::satisfies::{Wanted, package_markers};
 use crate::lock::{File, Location, Lock, Package, Settings, Source};
 use crate::python::requirement::Requirement;
@@ -24,7 +25,10 @@ pub(super) fn merge(
     solutions: &[Solution],
 ) -> Result<Lock, ResolveError> {
     let mut packages = Vec::new();
-    for ((name, version, _), chosen) in chosen(context, solutions)? {
+    let reached: Vec<Solution> = (solutions.iter())
+        .map(|solution| reached(context, solution))
+        .collect::<Result<_, _>>()?;
+    for ((name, version, _), chosen) in chosen(context, &reached)? {
         packages.push(package(context, wanted, name, version, &chosen)?);
     }
     alone_everywhere(&mut packages);
@@ -75,6 +79,46 @@ fn alone_everywhere(packages: &mut [Package]) {
             package.fork = MarkerTree::TRUE;
         }
     }
+}
+
+/// `solution` without what it holds for another fork's sake: a fork inherits the choices that were made before it was split off.
+/// Locks would depend on the order of splits, and move when they are solved again from their own forks.
+fn reached(context: &Context<'_>, solution: &Solution) -> Result<Solution, ResolveError> {
+    let mut rows = Vec::with_capacity(solution.pins.len());
+    for (name, pin) in &solution.pins {
+        let Some(page) = context.page(name, solution.marker)? else {
+            continue;
+        };
+        let metadata = context.index.metadata(name, &page, pin.file)?;
+        let extras: Vec<ExtraName> = pin.extras.iter().cloned().collect();
+        rows.push((name, pin, extras, context.effective(&metadata.requires_dist)));
+    }
+    let entries: Vec<Entry<'_>> = rows
+        .iter()
+        .map(|(name, pin, extras, requires)| Entry {
+            name,
+            version: Some(&pin.version),
+            requires,
+            extras,
+            fork: MarkerTree::TRUE,
+        })
+        .collect();
+    let roots = context.roots.iter().map(|(scope, root)| (scope, root));
+    let found = reach::extras(solution.marker, roots, &entries).map_err(ResolveError::Unsound)?;
+    let pins = rows.iter().zip(found).filter_map(|((name, pin, ..), extras)| {
+        let extras = extras?;
+        Some((
+            (*name).clone(),
+            Pin {
+                extras,
+                ..(*pin).clone()
+            },
+        ))
+    });
+    Ok(Solution {
+        marker: solution.marker,
+        pins: pins.collect(),
+    })
 }
 
 struct Chosen<'a> {

@@ -5,12 +5,13 @@
 //! only through the index.
 //!
 //! `solve` drives pubgrub over forks of the environment, `candidate` chooses versions, `fork` splits environments,
-//! `merge` joins the forks' pins into a lock, `coverage` sees to it that the image's platforms have wheels, `explain`
-//! says why there is no solution, `advise` what would be one.
+//! `divide` those without a solution, `merge` joins the forks' pins into a lock, `coverage` sees to it that the image's
+//! platforms have wheels, `explain` says why there is no solution, `advise` what would be one.
 
 mod advise;
 mod candidate;
 mod coverage;
+mod divide;
 mod explain;
 mod fork;
 mod merge;
@@ -77,6 +78,7 @@ pub struct Options {
     pub resolution: Resolution,
     pub prerelease: Prerelease,
     pub fork_strategy: ForkStrategy,
+    pub conflicts: Conflicts,
     /// Files uploaded later, in microseconds since 1970, do not exist.
     pub exclude_newer: Option<i64>,
     pub no_build: Never,
@@ -114,6 +116,16 @@ pub enum ForkStrategy {
     RequiresPython,
     /// As few versions of each package as possible.
     Fewest,
+}
+
+/// What happens where requirements of different packages contradict each other, and each holds in some environments only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Conflicts {
+    /// There is no solution: one version of a package serves all environments, but where one list of requirements says otherwise.
+    #[default]
+    Refuse,
+    /// The environments are split further: a lock is found whenever every environment has a solution.
+    Split,
 }
 
 /// For which packages a kind of file is not used.
@@ -385,6 +397,9 @@ impl Options {
         }
         if self.fork_strategy == ForkStrategy::Fewest {
             lines.push("fork-strategy = fewest".to_owned());
+        }
+        if self.conflicts == Conflicts::Split {
+            lines.push("split-conflicts".to_owned());
         }
         if let Some(time) = self
             .exclude_newer

@@ -14,12 +14,13 @@ use uv_pep508::MarkerTree;
 
 use super::candidate::{Choice, Selector, Tries};
 use super::coverage::Required;
-use super::explain;
+use super::divide::{Divisions, Parts, divide};
+use super::explain::{self, Tree};
 use super::fork::{Dependency, Environment, lowest_python, split};
 use super::preference::Preferences;
 use super::priority::Priorities;
 use super::provider::{Node, Reason, Types};
-use super::{Inputs, Options, ResolveError};
+use super::{Conflicts, Inputs, Options, ResolveError};
 use crate::index::{FileId, Index, IndexError, Page};
 use crate::lock::reach::{Scope, with_extra, without_extras};
 use crate::lock::satisfies::Wanted;
@@ -37,6 +38,8 @@ pub(super) struct Context<'a> {
     constraints: HashMap<&'a PackageName, Vec<&'a Requirement>>,
     overrides: HashMap<&'a PackageName, Vec<&'a Requirement>>,
     tries: Tries,
+    pub conflicts: Conflicts,
+    pub divisions: Divisions,
     notes: Mutex<BTreeSet<String>>,
     end: Option<Instant>,
 }
@@ -91,6 +94,8 @@ impl<'a> Context<'a> {
             constraints: by_name(&inputs.constraints),
             overrides: by_name(&inputs.overrides),
             tries: Tries::default(),
+            conflicts: options.conflicts,
+            divisions: Divisions::default(),
             notes: Mutex::default(),
             end: None,
         }
@@ -140,6 +145,12 @@ impl<'a> Context<'a> {
             .collect()
     }
 
+    /// Where the constraints on `name` hold.
+    pub fn narrowing(&self, name: &PackageName) -> impl Iterator<Item = MarkerTree> {
+        let constraints = self.constraints.get(name).into_iter().flatten();
+        constraints.map(|constraint| constraint.marker)
+    }
+
     /// Whether a fork is less than all that was asked for.
     pub fn is_split(&self, environment: &Environment) -> bool {
         environment.marker != self.universe
@@ -186,6 +197,8 @@ pub(super) fn place<'a>(index: &'a dyn Index, name: &PackageName, environment: M
 #[derive(Clone)]
 struct Fork {
     environment: Environment,
+    /// What it was started with, before it was split.
+    started: MarkerTree,
     state: State<Types>,
     next: Id<Node>,
     /// Picked before the fork was split, and still to be decided.
@@ -267,6 +280,7 @@ impl Fork {
         let next = state.root_package;
         Self {
             environment: Environment::new(marker),
+            started: marker,
             state,
             next,
             pending: None,
@@ -275,6 +289,16 @@ impl Fork {
             priorities: Priorities::default(),
             requested: HashSet::new(),
         }
+    }
+
+    /// The versions of `name` that were chosen at some time, ascending.
+    fn chosen(&self, name: &PackageName) -> Vec<(Version, FileId)> {
+        let mut found: Vec<(Version, FileId)> = (self.files.iter())
+            .filter(|((of, _), _)| of == name)
+            .map(|((_, version), file)| (version.clone(), *file))
+            .collect();
+        found.sort();
+        found
     }
 
     fn within(&self, environment: Environment) -> Self {
@@ -291,7 +315,15 @@ fn run(context: &Context<'_>, mut fork: Fork, preferences: &Preferences) -> Resu
         if context.end.is_some_and(|end| Instant::now() >= end) {
             return Err(ResolveError::OutOfTime);
         }
-        propagate(context, &mut fork)?;
+        if let Err(tree) = propagate(&mut fork) {
+            let chosen = |name: &PackageName| fork.chosen(name);
+            let parts = divide(context, &fork.environment, fork.started, &chosen, &tree);
+            return match parts {
+                Parts::Solve(parts) => Ok(Outcome::Forked(parts.into_iter().map(Fork::new).collect())),
+                Parts::Refused => Err(explain::no_solution(context, &fork.environment, tree, true)),
+                Parts::None => Err(explain::no_solution(context, &fork.environment, tree, false)),
+            };
+        }
         prefetch(context, &mut fork, &shared);
         let picked = match fork.pending.take() {
             Some(pending) => Some(pending),
@@ -361,11 +393,9 @@ fn run(context: &Context<'_>, mut fork: Fork, preferences: &Preferences) -> Resu
     }
 }
 
-fn propagate(context: &Context<'_>, fork: &mut Fork) -> Result<(), ResolveError> {
-    let conflicts = match fork.state.unit_propagation(fork.next) {
-        Ok(conflicts) => conflicts,
-        Err(tree) => return Err(explain::no_solution(context, &fork.environment, tree)),
-    };
+/// Draws all conclusions; fails with the derivation that the project itself cannot be.
+fn propagate(fork: &mut Fork) -> Result<(), Tree> {
+    let conflicts = fork.state.unit_propagation(fork.next)?;
     for (affected, conflict) in conflicts {
         let store = &fork.state.package_store;
         let culprits: Vec<&Node> = fork

@@ -10,7 +10,7 @@ mod http;
 mod image;
 mod index;
 mod layers;
-mod lock;
+pub(in crate::cli) mod lock;
 pub(crate) mod project;
 mod registry;
 mod resolve;
