@@ -1,6 +1,7 @@
 //! Indexes that lie, break or attack: refused with a message that names file and rule, and nothing is locked.
 
-use crate::lock::asks_for_a;
+use crate::lock::{Bench, asks_for_a};
+use crate::support::driver::Outcome;
 use crate::support::index::{Answer, Asked, Shelf};
 
 /// The answer of a sound index with one wheel of `a`, edited; what is said must hold `parts`.
@@ -182,4 +183,125 @@ fn credentials_do_not_leave_their_origin() {
     std::fs::remove_file(bench.path("pylock.toml")).unwrap();
     assert_ne!(bench.lock_at(&server.index(), &["--offline"]).code, 0);
     assert!(!outcome.stderr.contains("secret"), "{}", outcome.stderr);
+}
+
+/// Syncs a project whose lock asks for `a`, with an interpreter that only says what it is.
+fn sync(bench: &Bench) -> Outcome {
+    use std::os::unix::fs::PermissionsExt;
+    let python = bench.path("bin/python3.11");
+    std::fs::create_dir_all(bench.path("bin")).unwrap();
+    let says = format!(
+        "#!/bin/sh\nprintf 'cpython\\n3.11.7\\n%s\\nglibc 2.36\\n' \"{}\"\n",
+        python.display()
+    );
+    std::fs::write(&python, says).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!(
+        "{}:{}",
+        bench.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    bench.command(&["sync"]).env("PATH", path).run()
+}
+
+#[test]
+fn metadata_beside_a_wheel_that_is_not_the_wheels() {
+    // A consistent lie: the page promises the other metadata, and that is what is served.
+    let honest = "Metadata-Version: 2.1\nName: a\nVersion: 1.0\n\n";
+    let other = "Metadata-Version: 2.1\nName: a\nVersion: 1.0\nSummary: harmless\n\n";
+    let hash = |text: &str| mlrails::digest::Digest::of(text.as_bytes()).hex();
+    let server = Shelf {
+        metadata: true,
+        ..Shelf::default().wheel("a", "1.0", &[])
+    }
+    .edit(move |asked, answer| {
+        if asked.path.ends_with(".metadata") {
+            assert_eq!(answer.body, honest.as_bytes());
+            return Answer {
+                body: other.into(),
+                ..answer
+            };
+        }
+        match is_page(asked) {
+            true => replaced(&answer, &hash(honest), &hash(other)),
+            false => answer,
+        }
+    })
+    .serve();
+    let bench = asks_for_a();
+    bench.lock(&server, &["--python", "3.11"]).expect(0);
+    sync(&bench).expect(1).says(&[
+        "error: the metadata of a-1.0-py3-none-any.whl is refused",
+        "is not the .metadata that the index served",
+        "hint: ",
+    ]);
+    assert!(
+        !bench.path(".venv/lib/python3.11/site-packages/a").exists(),
+        "nothing was installed"
+    );
+}
+
+#[test]
+fn sizes_that_are_not_the_files() {
+    for (by, part) in [(-1, "is larger than"), (1, "is not what was promised")] {
+        let server = Shelf {
+            metadata: true,
+            ..Shelf::default().wheel("a", "1.0", &[])
+        }
+        .edit(move |asked, answer| match is_page(asked) {
+            true => {
+                let mut page: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+                let size = &mut page["files"][0]["size"];
+                *size = (size.as_i64().unwrap() + by).into();
+                Answer {
+                    body: page.to_string().into_bytes(),
+                    ..answer
+                }
+            }
+            false => answer,
+        })
+        .serve();
+        let bench = asks_for_a();
+        bench.lock(&server, &["--python", "3.11"]).expect(0);
+        sync(&bench).expect(1).says(&["a-1.0-py3-none-any.whl", part]);
+        assert!(
+            !bench.path(".venv/lib/python3.11/site-packages/a").exists(),
+            "nothing was installed"
+        );
+    }
+}
+
+#[test]
+fn a_wheel_that_is_always_wrong_is_refused_and_one_that_was_cut_once_is_not() {
+    for times in [1, u32::MAX] {
+        let served = std::sync::Mutex::new(0);
+        let server = Shelf {
+            metadata: true,
+            ..Shelf::default().wheel("a", "1.0", &[])
+        }
+        .edit(move |asked, answer| {
+            let mut served = served.lock().unwrap();
+            // Ranges are for names alone; the download asks for all.
+            if !asked.path.ends_with(".whl") || asked.headers.contains_key("range") || *served == times {
+                return answer;
+            }
+            *served += 1;
+            let mut body = answer.body.clone();
+            let middle = body.len() / 2;
+            body[middle] ^= 1;
+            Answer { body, ..answer }
+        })
+        .serve();
+        let bench = asks_for_a();
+        bench.lock(&server, &["--python", "3.11"]).expect(0);
+        let outcome = sync(&bench);
+        match times {
+            1 => drop(outcome.expect(0)),
+            _ => drop(outcome.expect(1).says(&[
+                "a-1.0-py3-none-any.whl",
+                "is not what was promised",
+                "hint: ",
+            ])),
+        }
+    }
 }

@@ -86,7 +86,7 @@ pub fn cost(
     }
     let brought = |from: &[&Package], name: &PackageName| -> BTreeSet<PackageName> {
         let start = asked.get(name).cloned().map(|extras| (name.clone(), extras));
-        let reached = Lock::closure(&from.to_vec(), &markers, start);
+        let reached = Lock::closure(from, &markers, start);
         reached.into_keys().cloned().collect()
     };
     let ways: Vec<(&PackageName, BTreeSet<PackageName>)> = asked

@@ -44,7 +44,11 @@ impl From<Arc<IndexError>> for Failure {
             IndexError::BadPage { .. } => {
                 failure.hint("check the index's address: it should end in /simple or the like")
             }
-            IndexError::BadMetadata { .. } => {
+            IndexError::Fetch {
+                source: FetchError::Corrupt { .. },
+                ..
+            }
+            | IndexError::BadMetadata { .. } => {
                 failure.hint("the index or something on the way to it changed the file: do not use it, and tell its owner")
             }
             IndexError::NeedsBuild { .. } => {
