@@ -80,13 +80,17 @@ impl Universe {
         let mut all = Published::new();
         for (name, versions) in &self.packages {
             for version in versions.keys() {
-                let key = (name.parse().unwrap(), version.parse().unwrap());
+                let index = Some(INDEX.to_owned());
+                let key = (name.parse().unwrap(), version.parse().unwrap(), index);
                 all.insert(key, Arc::new(self.metadata(name, version)));
             }
         }
         all
     }
 }
+
+/// The one index's address.
+const INDEX: &str = "https://h.example/simple";
 
 /// The universe as an index.
 struct Memory<'a>(&'a Universe);
@@ -108,7 +112,7 @@ impl Index for Memory<'_> {
                 ..RawFile::default()
             }
         });
-        let page = Page::build(name, "https://h.example/simple", files);
+        let page = Page::build(name, INDEX, files);
         Ok(Some(Arc::new(page)))
     }
 

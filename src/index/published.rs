@@ -1,6 +1,6 @@
 //! What the files of locked packages say of themselves now: their metadata, read from the index again.
 //!
-//! It takes locked packages and gives metadata by name and version; what an index does not have, does not say without a build, or
+//! It takes locked packages and gives metadata by name, version and index; what an index does not have, does not say without a build, or
 //! cannot be asked for is left out. It judges nothing.
 
 use std::sync::Arc;
@@ -32,7 +32,12 @@ pub fn published(index: &dyn Index, packages: &[Package]) -> Published {
         .into_iter()
         .filter_map(|(package, page, file)| {
             let metadata = index.metadata(&package.name, &page, file).ok()?;
-            Some(((package.name.clone(), package.version.clone()?), metadata))
+            let key = (
+                package.name.clone(),
+                package.version.clone()?,
+                package.index.clone(),
+            );
+            Some((key, metadata))
         })
         .collect()
 }

@@ -44,8 +44,9 @@ pub struct Asked {
     pub python: Option<PythonVersion>,
 }
 
-/// What the files of locked packages say of themselves, by name and version; packages that are missing are taken at the lock's word.
-pub type Published = HashMap<(PackageName, Version), Arc<Metadata>>;
+/// What the files of locked packages say of themselves, by name, version and index (one version from two indexes is two packages);
+/// packages that are missing are taken at the lock's word.
+pub type Published = HashMap<(PackageName, Version, Option<String>), Arc<Metadata>>;
 
 /// What trying a lock out came to.
 #[derive(Debug, Clone, Default)]
@@ -251,7 +252,7 @@ fn excludes(asked: &Asked, one: &Scope, other: &Scope) -> bool {
 fn of<'a>(published: &'a Published, package: &Package) -> Option<&'a Metadata> {
     let version = package.version.clone()?;
     published
-        .get(&(package.name.clone(), version))
+        .get(&(package.name.clone(), version, package.index.clone()))
         .map(|metadata| &**metadata)
 }
 
