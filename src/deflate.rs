@@ -170,6 +170,16 @@ pub fn compress(bytes: &[u8]) -> Vec<u8> {
     out.take(Vec::new())
 }
 
+/// `bytes` as a part of a stream: blocks that end on a byte boundary, none of them the last, and that refer to nothing before them.
+pub fn part(bytes: &[u8]) -> Vec<u8> {
+    let mut out = BitWriter::default();
+    let mut encoder = Encoder::new();
+    encoder.write(bytes, &mut out);
+    encoder.flush(&mut out);
+    out.align();
+    out.take(Vec::new())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;

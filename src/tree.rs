@@ -2,7 +2,7 @@
 //!
 //! Everything that becomes an artifact and is not a wheel's own file passes through here: project code, runtime,
 //! artifact values, bytecode, the base's files. The same tree gives the same bytes whatever the machine's clock, umask,
-//! user or directory order. It does not know compression, images or Python.
+//! user or directory order. It does not know images or Python, and of compression only that a file may come with it.
 
 pub mod tar;
 pub mod zip;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::regular;
+use crate::{deflate, regular};
 
 /// Paths are relative, `/`-separated, and sorted; parents are always there and come first.
 #[derive(Debug, Clone, Default)]
@@ -36,11 +36,28 @@ pub enum Node {
 #[derive(Debug, Clone)]
 pub enum Source {
     Bytes(Bytes),
+    Packed(Packed),
     /// A file that will not change while the tree is in use; its size in bytes.
     File {
         path: PathBuf,
         size: u64,
     },
+}
+
+/// A file's bytes, and the same as a part of a deflate stream: what is encoded beforehand, on all cores or in an earlier build, is
+/// only copied when a layer is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    pub content: Bytes,
+    /// What [`deflate::part`] makes of `content`.
+    pub stream: Bytes,
+}
+
+impl Packed {
+    pub fn new(content: Bytes) -> Self {
+        let stream = deflate::part(&content).into();
+        Self { content, stream }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +93,7 @@ impl Source {
     /// In bytes.
     pub fn size(&self) -> u64 {
         match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Bytes(bytes) | Self::Packed(Packed { content: bytes, .. }) => bytes.len() as u64,
             Self::File { size, .. } => *size,
         }
     }
@@ -84,7 +101,7 @@ impl Source {
     /// Hands the content over in pieces; exactly [`Source::size`] bytes, or an error.
     pub fn pieces(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), TreeError>) -> Result<(), TreeError> {
         let (path, size) = match self {
-            Self::Bytes(bytes) => return take(bytes),
+            Self::Bytes(bytes) | Self::Packed(Packed { content: bytes, .. }) => return take(bytes),
             Self::File { path, size } => (path, *size),
         };
         let changed = || TreeError::Changed {
@@ -109,7 +126,7 @@ impl Source {
 
     /// The whole content.
     pub fn read(&self) -> Result<Bytes, TreeError> {
-        if let Self::Bytes(bytes) = self {
+        if let Self::Bytes(bytes) | Self::Packed(Packed { content: bytes, .. }) = self {
             return Ok(bytes.clone());
         }
         let mut all = Vec::with_capacity(usize::try_from(self.size()).unwrap_or(0));
@@ -118,6 +135,12 @@ impl Source {
             Ok(())
         })?;
         Ok(all.into())
+    }
+}
+
+impl From<Packed> for Source {
+    fn from(packed: Packed) -> Self {
+        Self::Packed(packed)
     }
 }
 

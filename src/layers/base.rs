@@ -1,12 +1,14 @@
 //! The base's layer: Debian's files as a tree, under a key that its packages' hashes give.
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
 use super::{LayerError, MadeLayer, keyed_layer, stored_layer};
 use crate::debian::rootfs::{self, LAYOUT};
 use crate::debian::{self, BaseFiles, DebianError, Rootfs};
 use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
 use crate::store::Store;
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Packed, Tree, TreeError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
@@ -44,13 +46,24 @@ fn key(base: &Debian, platform: &str) -> Result<Digest, BaseError> {
 }
 
 fn tree(rootfs: &Rootfs) -> Result<Tree, BaseError> {
+    let files: Vec<(&String, Packed, u32)> = rootfs
+        .entries
+        .par_iter()
+        .filter_map(|(path, node)| match node {
+            rootfs::Node::File { content, mode } => Some((path, Packed::new(content.clone()), *mode)),
+            _ => None,
+        })
+        .collect();
     let mut tree = Tree::new();
     for (path, node) in &rootfs.entries {
         match node {
             rootfs::Node::Directory { mode } => tree.insert_dir_with_mode(path, *mode)?,
-            rootfs::Node::File { content, mode } => tree.insert_file(path, content.clone(), *mode)?,
             rootfs::Node::Symlink { target } => tree.insert_symlink(path, target)?,
+            rootfs::Node::File { .. } => {}
         }
+    }
+    for (path, packed, mode) in files {
+        tree.insert_file(path, packed, mode)?;
     }
     Ok(tree)
 }

@@ -26,6 +26,7 @@ use crate::interrupt::Program;
 use crate::lock::base::Debian;
 use crate::reporter::{Reporter, Unit as Counted};
 use crate::store::{Store, StoreError};
+use crate::tree::Packed;
 
 const SCRIPT: &str = include_str!("../../templates/bytecode/compile.py");
 
@@ -75,7 +76,7 @@ pub struct Unit<'a> {
 #[derive(Debug)]
 pub enum Bytecode {
     /// By path relative to the image's root, `opt/venv/…/__pycache__/__init__.cpython-311.pyc`.
-    Made(BTreeMap<String, Bytes>),
+    Made(BTreeMap<String, Packed>),
     /// There is none, for this reason.
     Impossible(String),
 }
@@ -94,7 +95,7 @@ pub fn compile(
         )));
     };
     let tag = format!("cpython-{}", base.python_minor().replace('.', ""));
-    let mut made: BTreeMap<String, Bytes> = BTreeMap::new();
+    let mut made: BTreeMap<String, Packed> = BTreeMap::new();
     let mut missing = Vec::new();
     for unit in units {
         match stored(store, &unit.key(interpreter))? {
@@ -221,7 +222,7 @@ fn cached_path(path: &str, tag: &str) -> String {
     format!("{folder}__pycache__/{stem}.{tag}.pyc")
 }
 
-fn add(made: &mut BTreeMap<String, Bytes>, files: Vec<(String, Bytes)>, tag: &str) {
+fn add(made: &mut BTreeMap<String, Packed>, files: Vec<(String, Packed)>, tag: &str) {
     for (path, bytecode) in files {
         made.insert(cached_path(&path, tag), bytecode);
     }
@@ -239,48 +240,65 @@ impl Unit<'_> {
     }
 }
 
-/// A unit's bytecode in the store: one blob, and where in it each module's is.
+/// A unit's bytecode in the store: two blobs, and where in them each module's is.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    blob: Digest,
-    /// Path, and the end of its bytecode; it begins where the one before ends.
-    files: Vec<(String, usize)>,
+    contents: Digest,
+    /// The same as parts of a deflate stream.
+    streams: Digest,
+    /// Path, and the ends of its bytecode in both; it begins where the one before ends.
+    files: Vec<(String, usize, usize)>,
 }
 
-fn stored(store: &Store, key: &str) -> Result<Option<Vec<(String, Bytes)>>, StoreError> {
+fn stored(store: &Store, key: &str) -> Result<Option<Vec<(String, Packed)>>, StoreError> {
     let Some(kept) = store.record::<Kept>(RECORD, key) else {
         return Ok(None);
     };
-    let Some(blob) = store.read(&kept.blob)? else {
+    let (Some(contents), Some(streams)) = (store.read(&kept.contents)?, store.read(&kept.streams)?) else {
         return Ok(None);
     };
-    let blob = Bytes::from(blob);
-    let mut begin = 0;
+    let (contents, streams) = (Bytes::from(contents), Bytes::from(streams));
+    let (mut content_begin, mut stream_begin) = (0, 0);
     let mut files = Vec::with_capacity(kept.files.len());
-    for (path, end) in kept.files {
-        if end < begin || end > blob.len() {
+    for (path, content_end, stream_end) in kept.files {
+        let (content, stream) = (content_begin..content_end, stream_begin..stream_end);
+        let is_within = |range: &std::ops::Range<usize>, bytes: &Bytes| {
+            range.start <= range.end && range.end <= bytes.len()
+        };
+        if !is_within(&content, &contents) || !is_within(&stream, &streams) {
             return Ok(None);
         }
-        files.push((path, blob.slice(begin..end)));
-        begin = end;
+        (content_begin, stream_begin) = (content_end, stream_end);
+        let packed = Packed {
+            content: contents.slice(content),
+            stream: streams.slice(stream),
+        };
+        files.push((path, packed));
     }
     Ok(Some(files))
 }
 
-fn keep(store: &Store, key: &str, unit: &Unit<'_>, files: &[(String, Bytes)]) -> Result<(), BytecodeError> {
-    let mut writer = store.writer()?;
+fn keep(store: &Store, key: &str, unit: &Unit<'_>, files: &[(String, Packed)]) -> Result<(), BytecodeError> {
+    let fault = |source| BytecodeError::Keep {
+        unit: unit.what.clone(),
+        source,
+    };
+    let (mut contents, mut streams) = (store.writer()?, store.writer()?);
     let mut ends = Vec::with_capacity(files.len());
-    let mut end = 0;
-    for (path, bytecode) in files {
-        writer.write_all(bytecode).map_err(|source| BytecodeError::Keep {
-            unit: unit.what.clone(),
-            source,
-        })?;
-        end += bytecode.len();
-        ends.push((path.clone(), end));
+    let (mut content_end, mut stream_end) = (0, 0);
+    for (path, packed) in files {
+        contents.write_all(&packed.content).map_err(fault)?;
+        streams.write_all(&packed.stream).map_err(fault)?;
+        content_end += packed.content.len();
+        stream_end += packed.stream.len();
+        ends.push((path.clone(), content_end, stream_end));
     }
-    let (blob, _) = writer.commit()?;
-    Ok(store.keep_record(RECORD, key, &Kept { blob, files: ends })?)
+    let kept = Kept {
+        contents: contents.commit()?.0,
+        streams: streams.commit()?.0,
+        files: ends,
+    };
+    Ok(store.keep_record(RECORD, key, &kept)?)
 }
 
 /// Compiles every module; `None` for what is none. Workers take the next module when they are free: the answers do not
@@ -291,9 +309,9 @@ fn all(
     units: &[&Unit<'_>],
     work: &[(usize, &str)],
     done: &(dyn Fn() + Sync),
-) -> Result<Vec<Option<Bytes>>, BytecodeError> {
+) -> Result<Vec<Option<Packed>>, BytecodeError> {
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Bytes>>> = Mutex::new(vec![None; work.len()]);
+    let results: Mutex<Vec<Option<Packed>>> = Mutex::new(vec![None; work.len()]);
     let failure: Mutex<Option<BytecodeError>> = Mutex::new(None);
     let run = |mut worker: Option<Worker>| {
         loop {
@@ -326,7 +344,9 @@ fn all(
                     }
                     Err(_) => None,
                 });
-            lock(&results)[index] = answer;
+            // Encoded here, on every core, rather than when the layer is written.
+            let packed = answer.map(Packed::new);
+            lock(&results)[index] = packed;
             done();
         }
     };

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::python::target::PythonVersion;
 
 /// The version of everything between a wheel and a layer's bytes: paths, modes, generated files, tar, splice, encoder.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// What a layer of wheels is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ use crate::deflate::{BitWriter, Encoder};
 use crate::digest::{Digest, Hasher};
 use crate::python::archive::{Method, ReadAt};
 use crate::python::wheel::{ContentCheck, ContentError, Entry};
-use crate::tree::tar;
+use crate::tree::{Packed, tar};
 use blocks::Blocks;
 
 /// What a spliced layer is, besides the bytes that were written.
@@ -172,6 +172,10 @@ impl Splicer {
     /// A file from a tree.
     pub fn source(&mut self, path: &str, mode: u32, source: &crate::tree::Source) -> Result<(), SpliceError> {
         self.header(path, tar::Kind::File(source.size()), mode)?;
+        if let crate::tree::Source::Packed(packed) = source {
+            self.packed(packed)?;
+            return self.bytes(tar::padding(source.size()));
+        }
         let mut failed = None;
         let read = source.pieces(&mut |piece| {
             self.bytes(piece).map_err(|error| {
@@ -239,6 +243,16 @@ impl Splicer {
         self.crc.update(bytes);
         self.encoder.write(bytes, &mut self.gzip);
         self.tar_bytes(bytes)?;
+        self.send_gzip(BUFFER)
+    }
+
+    /// Bytes of the tar that were encoded before.
+    fn packed(&mut self, packed: &Packed) -> Result<(), SpliceError> {
+        self.encoder.flush(&mut self.gzip);
+        self.gzip.align();
+        self.gzip.raw(&packed.stream);
+        self.crc.update(&packed.content);
+        self.tar_bytes(&packed.content)?;
         self.send_gzip(BUFFER)
     }
 
