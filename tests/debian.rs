@@ -378,7 +378,11 @@ fn bytecode_does_not_depend_on_order(store: &Store, base: &Debian) {
         ]
     );
     for bytecode in first.values() {
-        assert_eq!(bytecode.content[4..8], [1, 0, 0, 0], "PEP 552: by hash, and unchecked");
+        assert_eq!(
+            bytecode.content[4..8],
+            [1, 0, 0, 0],
+            "PEP 552: by hash, and unchecked"
+        );
     }
     assert_eq!(compile(backward, b"two").unwrap(), first);
     assert_eq!(reads.swap(0, Ordering::Relaxed), 8);
