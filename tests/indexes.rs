@@ -444,3 +444,50 @@ fn offline_says_what_is_missing_and_does_with_what_is_there() {
     );
     assert_eq!(proxy.asked(), Vec::<String>::new(), "offline is offline");
 }
+
+#[test]
+fn extras_choose_among_indexes() {
+    let tags = "cp311-cp311-manylinux_2_17_x86_64";
+    let build = |local: &str| {
+        Shelf::default()
+            .wheel_tagged("torch", &format!("2.9.0+{local}"), tags, &[])
+            .serve()
+    };
+    let (cpu, cu130) = (build("cpu"), build("cu130"));
+    let public = Shelf::default()
+        .wheel("torch", "2.9.0", &[])
+        .wheel("a", "1.0", &["Requires-Dist: torch"])
+        .serve();
+    let index = |name: &str, server: &crate::support::index::Server| {
+        format!(
+            "[[tool.uv.index]]\nname = \"{name}\"\nurl = \"{}\"\nexplicit = true\n",
+            server.index()
+        )
+    };
+    let bench = Bench::new(&format!(
+        "dependencies = [\"a\"]\n[project.optional-dependencies]\ncpu = [\"torch\"]\ncu130 = [\"torch\"]\n\
+         [tool.uv]\nconflicts = [[{{ extra = \"cpu\" }}, {{ extra = \"cu130\" }}]]\n\
+         [tool.uv.sources]\ntorch = [{{ index = \"cpu\", extra = \"cpu\" }}, {{ index = \"cu130\", extra = \"cu130\" }}]\n{}{}",
+        index("cpu", &cpu),
+        index("cu130", &cu130)
+    ));
+    bench.lock(&public, &[]).expect(0);
+    let lock = Lock::read(&bench.path("pylock.toml")).unwrap().unwrap();
+    let target = mlrails::python::target::Target {
+        platform: mlrails::python::target::Platform::LinuxAmd64,
+        python: mlrails::python::target::PythonVersion::new(3, 11),
+        libc: mlrails::python::target::Libc::Glibc { major: 2, minor: 36 },
+    };
+    let torch = |extras: &[&str]| {
+        let extras: Vec<_> = extras.iter().map(|extra| extra.parse().unwrap()).collect();
+        let selected = lock.select(&target, &[], &extras).unwrap();
+        selected
+            .iter()
+            .find(|package| package.name.as_ref() == "torch")
+            .unwrap()
+            .label()
+    };
+    assert_eq!(torch(&[]), "torch 2.9.0");
+    assert_eq!(torch(&["cpu"]), "torch 2.9.0+cpu");
+    assert_eq!(torch(&["cu130"]), "torch 2.9.0+cu130");
+}

@@ -9,8 +9,8 @@ use clap::Args as ClapArgs;
 use uv_normalize::PackageName;
 use uv_pep440::VersionSpecifiers;
 
+use super::indexes::{IndexArgs, locations};
 use super::interpreter::{NEWEST_FIRST, on_machine};
-use super::lock::{IndexArgs, locations};
 use super::{Failure, Session, fetch};
 use crate::build::{Builder, Built, Find, Limits, Settings, is_built_from, native};
 use crate::index::{Network, SourcePlace, SourceTree};

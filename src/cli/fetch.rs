@@ -1,6 +1,6 @@
 //! Locked files into the store, for every command that installs or builds from a lock.
 
-use super::lock::{IndexArgs, locations};
+use super::indexes::{IndexArgs, locations};
 use super::{Failure, Session, base as locked_base};
 use crate::debian::{self, BaseFiles};
 use crate::index::Network;

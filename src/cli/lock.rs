@@ -7,21 +7,20 @@ use std::time::Instant;
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use uv_normalize::{GroupName, PackageName};
-use uv_pep508::MarkerTree;
 
 use super::base::{self, Upgrade};
 use super::build;
 use super::cost::{self, Weighed};
+use super::indexes::{IndexArgs, accelerator, locations};
 use super::prove;
 use super::{Exit, Failure, Session};
 use crate::build::Builder;
-use crate::index::{Network, WithSources, accelerator, config};
+use crate::index::{Network, WithSources};
 use crate::lock::diff::{Change, diff};
 use crate::lock::held::{self, Held};
 use crate::lock::reach::Scope;
 use crate::lock::satisfies::{Wanted, package_markers, refreshed};
 use crate::lock::{CREATED_BY, FILE_NAME, File, Location, Lock, SERVING_GROUP, Source};
-use crate::project::uv::SourceKind;
 
 use crate::project::{Declared, Manifest, Place, Pyproject, reading};
 use crate::python::requirement::{self, Requirement};
@@ -104,20 +103,6 @@ pub struct Args {
     /// Where packages ask for different versions of another on different platforms or Pythons, lock each where it holds
     #[arg(long)]
     split_conflicts: bool,
-}
-
-/// Where packages come from, for every command that reaches an index.
-#[derive(Debug, Clone, Default, ClapArgs)]
-pub struct IndexArgs {
-    /// The default index
-    #[arg(long, value_name = "URL")]
-    index_url: Option<String>,
-    /// A further index, asked first; may be repeated
-    #[arg(long, value_name = "URL")]
-    extra_index_url: Vec<String>,
-    /// A folder or page of files that are taken beside the index's; may be repeated
-    #[arg(long, value_name = "PLACE")]
-    find_links: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -281,11 +266,6 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         "was written",
     );
     Ok(Exit::Done)
-}
-
-fn accelerator(manifest: &Manifest) -> Option<&str> {
-    let written = manifest.config.image.accelerator.as_ref();
-    written.map(|placed| placed.value.as_str())
 }
 
 /// Files below the lock's folder are named from there: such a lock holds on another machine too.
@@ -612,79 +592,6 @@ fn moment(text: &str) -> Result<i64, Failure> {
             Failure::usage(format!("`{text}` is no date or moment"))
                 .hint("write 2026-01-31, or 2026-01-31T12:00:00Z")
         })
-}
-
-/// Which indexes are asked for this project.
-pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locations, Failure> {
-    let uv = &manifest.pyproject.uv;
-    let mut declared = config::Declared {
-        find_links: uv.find_links.clone(),
-        ..config::Declared::default()
-    };
-    for one in &uv.indexes {
-        declared.indexes.push(config::DeclaredIndex {
-            name: one.name.clone(),
-            url: one.url.clone(),
-            default: one.default,
-            explicit: one.explicit,
-            flat: one.flat,
-        });
-    }
-    let older = uv.extra_index_urls.iter().map(|url| (url, false));
-    for (url, default) in older.chain(uv.index_url.iter().map(|url| (url, true))) {
-        declared.indexes.push(config::DeclaredIndex {
-            url: url.clone(),
-            default,
-            ..config::DeclaredIndex::default()
-        });
-    }
-    for (name, sources) in &uv.sources {
-        for source in sources {
-            match &source.kind {
-                SourceKind::Index(index) => {
-                    let mut marker = source.marker.unwrap_or(MarkerTree::TRUE);
-                    for scope in [
-                        source.extra.clone().map(Scope::Extra),
-                        source.group.clone().map(Scope::Group),
-                    ]
-                    .into_iter()
-                    .flatten()
-                    {
-                        marker = marker.and(scope.marker());
-                    }
-                    declared.pins.entry(name.clone()).or_default().push(config::Pin {
-                        index: index.clone(),
-                        marker,
-                        only: true,
-                    });
-                }
-                _ => {
-                    return Err(Failure::new(format!(
-                        "[tool.uv.sources] takes `{name}` from a URL, path or repository, which is not locked yet"
-                    ))
-                    .hint("use a version from an index"));
-                }
-            }
-        }
-    }
-    if let Some(chosen) = accelerator(manifest) {
-        let base = std::env::var(accelerator::BASE_VARIABLE).ok();
-        accelerator::choose(chosen, base.as_deref(), &mut declared).map_err(|rule| {
-            Failure::new(format!(
-                "[image] accelerator = \"{}\" {rule}",
-                chosen.escape_debug()
-            ))
-            .hint("write \"cpu\", or the name of a build of torch: \"cu130\", \"rocm6.4\", \"xpu\"")
-        })?;
-    }
-    let flags = config::Flags {
-        index_url: args.index_url.clone(),
-        extra_index_urls: args.extra_index_url.clone(),
-        find_links: args.find_links.clone(),
-    };
-    let environment = |name: &str| std::env::var(name).ok();
-    let found = config::locations(&flags, &declared, &manifest.root, &environment);
-    found.map_err(|error| Arc::new(error).into())
 }
 
 /// What was chosen before: the lock, then what other tools' files pin.

@@ -13,6 +13,7 @@ mod drawing;
 mod fetch;
 mod graph;
 mod image;
+mod indexes;
 mod interpreter;
 pub mod lock;
 mod printer;
