@@ -269,3 +269,38 @@ fn conflicts_that_never_meet_are_split_on_request() {
     );
     refused.says(&["(found where python_full_version >= '3.11' and sys_platform == 'linux')"]);
 }
+
+/// An override takes the place of the project's own line too, marker and all; of an extra's line it stays the extra's.
+#[test]
+fn overrides_replace_lines_of_the_project() {
+    let server = Shelf::default()
+        .wheel("a", "1.0", &[])
+        .wheel("a", "2.0", &[])
+        .wheel("b", "1.0", &["Requires-Dist: a>=2 ; extra == 'x'"])
+        .serve();
+    let table = "[tool.uv]\noverride-dependencies = [\"a==1.0\"]";
+    let bench = Bench::new(&format!(
+        "dependencies = [\"a>=2 ; sys_platform == 'win32'\"]\n{table}"
+    ));
+    bench.lock(&server, &[]).expect(0);
+    assert_eq!(bench.locked(), ["a 1.0"]);
+    bench.write(&format!("dependencies = [\"b\"]\n{table}"));
+    bench.lock(&server, &[]).expect(0);
+    assert_eq!(bench.locked(), ["b 1.0"]);
+    bench.write(&format!("dependencies = [\"b[x]\"]\n{table}"));
+    bench.lock(&server, &[]).expect(0);
+    assert_eq!(bench.locked(), ["a 1.0", "b 1.0"]);
+}
+
+/// An extra of the project that is asked for in two environments is there in both.
+#[test]
+fn an_extra_may_be_asked_for_twice() {
+    let server = Shelf::default().wheel("a", "1.0", &[]).serve();
+    let bench = Bench::new(
+        "optional-dependencies.x = [\"a\"]\n\
+         optional-dependencies.y = [\"demo[x] ; sys_platform == 'linux'\", \"demo[x] ; sys_platform == 'win32'\"]",
+    );
+    bench.lock(&server, &[]).expect(0);
+    let locked = bench.locked().join(" ");
+    assert!(locked.contains("win32") && locked.contains("linux"), "{locked}");
+}

@@ -42,6 +42,7 @@ struct Universe {
     roots: Vec<String>,
     group: Vec<String>,
     constraints: Vec<String>,
+    overrides: Vec<String>,
 }
 
 impl Universe {
@@ -55,6 +56,7 @@ impl Universe {
             requires_python: Some(">=3.11".parse().unwrap()),
             dependencies: parsed(&self.roots),
             constraints: parsed(&self.constraints),
+            overrides: parsed(&self.overrides),
             ..Inputs::default()
         };
         if !self.group.is_empty() {
@@ -194,21 +196,18 @@ fn universe() -> impl Strategy<Value = Universe> {
     let versions = prop_oneof![1 => some(0..1), 20 => some(2..5)];
     let packages = prop::collection::vec(versions, NAMES.len());
     let list = |most| prop::collection::vec(requirement_text(), 0..most);
-    (
-        packages,
-        prop::collection::vec(requirement_text(), 1..4),
-        list(2),
-        list(2),
-    )
-        .prop_map(|(packages, roots, group, constraints)| Universe {
+    let overrides = prop_oneof![9 => Just(Vec::new()), 1 => prop::collection::vec(requirement_text(), 1..2)];
+    let roots = prop::collection::vec(requirement_text(), 1..4);
+    let plain = |list: Vec<String>| list.iter().map(|text| text.replace("[x]", "")).collect();
+    (packages, roots, list(2), list(2), overrides).prop_map(
+        move |(packages, roots, group, constraints, overrides)| Universe {
             packages: NAMES.into_iter().zip(packages).collect(),
             roots,
             group,
-            constraints: constraints
-                .into_iter()
-                .map(|text| text.replace("[x]", ""))
-                .collect(),
-        })
+            constraints: plain(constraints),
+            overrides,
+        },
+    )
 }
 
 fn environments() -> Vec<MarkerEnvironment> {
@@ -316,7 +315,8 @@ impl Oracle<'_> {
 /// The first environment without a solution, if there is one.
 fn unsolvable(universe: &Universe, inputs: &Inputs) -> Option<String> {
     let roots = inputs.roots().unwrap();
-    let named = roots.iter().map(|(_, root)| root).chain(&inputs.constraints);
+    let named = roots.iter().map(|(_, root)| root);
+    let named = named.chain(&inputs.constraints).chain(&inputs.overrides);
     let mut pinned = BTreeSet::new();
     for requirement in named {
         for specifier in version_specifiers(requirement)
@@ -328,13 +328,28 @@ fn unsolvable(universe: &Universe, inputs: &Inputs) -> Option<String> {
             }
         }
     }
+    // An override replaces what any line of its name says, but not that a line is of an extra.
+    let overridden = |text: &String| -> Vec<Requirement> {
+        let of_extra = text.contains("extra == 'x'");
+        let same: Vec<&String> = (universe.overrides.iter())
+            .filter(|by| by[..1] == text[..1])
+            .collect();
+        let texts = match same.is_empty() {
+            true => vec![text.clone()],
+            false if !of_extra => same.into_iter().cloned().collect(),
+            false => (same.iter())
+                .map(|by| format!("{by} {} extra == 'x'", if by.contains(';') { "and" } else { ";" }))
+                .collect(),
+        };
+        texts
+            .iter()
+            .map(|text| requirement::parse(text).unwrap())
+            .collect()
+    };
     let mut requires = HashMap::new();
     for (name, versions) in &universe.packages {
         for (version, release) in versions {
-            let parsed = release
-                .requires
-                .iter()
-                .map(|text| requirement::parse(text).unwrap());
+            let parsed = release.requires.iter().flat_map(overridden);
             requires.insert((*name, *version), parsed.collect());
         }
     }
@@ -346,8 +361,8 @@ fn unsolvable(universe: &Universe, inputs: &Inputs) -> Option<String> {
             pinned: &pinned,
             requires: &requires,
         };
-        let here = (roots.iter()).filter(|(_, root)| root.marker.evaluate(markers, &[]));
-        let here = here.map(|(_, root)| root.clone()).collect();
+        let here = (universe.roots.iter().chain(&universe.group)).flat_map(overridden);
+        let here = here.filter(|root| root.marker.evaluate(markers, &[])).collect();
         !oracle.solve(here, &BTreeMap::new(), &BTreeSet::new())
     };
     environments()
@@ -414,6 +429,7 @@ fn check(universe: &Universe) -> Result<Option<Lockable>, TestCaseError> {
     let asked = Asked {
         wanted: inputs.wanted(&options, &[]).unwrap(),
         constraints: inputs.constraints.clone(),
+        overrides: inputs.overrides.clone(),
         ..Asked::default()
     };
     let proof = prove(&solved.lock, &asked, &universe.published());
@@ -484,4 +500,77 @@ fn locks_are_found_exactly_where_there_are_solutions() {
     // A choice that nothing reaches in the end can still have decided another: that is rare, and not worth a second search.
     assert!(counts.moving * 100 <= counts.universes, "{counts:?}");
     assert!(counts.forking * 10 >= counts.universes * 3, "{counts:?}");
+}
+
+/// `packages`: one version a line, `p 1 >=3.12: q>=2, r ; sys_platform == 'linux'`.
+#[track_caller]
+fn once_failed(packages: &'static [&'static str], roots: &[&str], group: &[&str], constraints: &[&str]) {
+    let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+    let mut universe = Universe {
+        packages: NAMES.iter().map(|name| (*name, BTreeMap::new())).collect(),
+        roots: owned(roots),
+        group: owned(group),
+        constraints: owned(constraints),
+        overrides: Vec::new(),
+    };
+    for line in packages {
+        let (head, requires) = line.split_once(':').unwrap();
+        let mut words = head.split(' ');
+        let (name, version) = (words.next().unwrap(), words.next().unwrap());
+        let python = words.next().map(|word| match word.split_once(".") {
+            Some((">=3", minor)) => (minor.parse().unwrap(), true),
+            // Only the metadata says so.
+            _ => (word.strip_prefix("metadata>=3-").unwrap().parse().unwrap(), false),
+        });
+        let requires = requires.split(',').map(str::trim).filter(|text| !text.is_empty());
+        let release = Release {
+            requires: requires.map(ToOwned::to_owned).collect(),
+            python,
+            yanked: false,
+        };
+        universe.packages.get_mut(name).unwrap().insert(version, release);
+    }
+    let found = check(&universe).unwrap_or_else(|error| panic!("{error}"));
+    assert!(found.is_some_and(|found| !found.moves));
+}
+
+/// What the random ones found, in its smallest form: a seed means another universe when the generator changes.
+#[test]
+fn what_failed_once_stays_solved() {
+    // A fork inherits `s` from the part where it is asked for, and `s` cannot be had in the fork.
+    once_failed(
+        &[
+            "r 1:",
+            "s 1: r ; python_version < '3.12', p ; sys_platform == 'linux'",
+        ],
+        &["s<4 ; sys_platform != 'linux'"],
+        &[],
+        &["r ; sys_platform == 'linux'"],
+    );
+    // The lock told of a fork that has `p` without asking for it.
+    once_failed(
+        &["p 1 >=3.12:", "p 3rc1:", "q 1:", "q 2:"],
+        &["p ; sys_platform == 'win32'", "q"],
+        &[],
+        &["q ; sys_platform != 'linux'"],
+    );
+    // A Python that the index does not tell, and that a narrower fork has.
+    once_failed(
+        &["q 1 metadata>=3-13:", "q 3rc1: t>=2 ; python_version >= '3.13'"],
+        &["q"],
+        &[],
+        &[],
+    );
+    // A version that contradicts itself, elsewhere.
+    once_failed(
+        &[
+            "p 1: p==2 ; python_version >= '3.13'",
+            "p 3rc1 >=3.12:",
+            "r 1:",
+            "r 2:",
+        ],
+        &["r"],
+        &["p"],
+        &[],
+    );
 }

@@ -39,10 +39,13 @@ pub fn run(
         printer.detail(note);
     }
     printer.say(&format!(
-        "{name} holds: {} packages in {} environments with {} choices of extras and groups; what {} of them need was read from the index",
+        "{name} holds: {} packages in {} environments{}; what {} of them need was read from the index",
         lock.packages.len(),
         proof.environments,
-        proof.choices,
+        match proof.choices {
+            1 => String::new(),
+            choices => format!(" with {choices} choices of extras and groups"),
+        },
         published.len()
     ));
     Ok(Exit::Done)

@@ -31,6 +31,7 @@ use crate::python::target::{Libc, Platform, PythonVersion, Target};
 /// What a lock is held against.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
+    /// Its requirements are what the project asks for after overrides.
     pub wanted: Wanted,
     pub constraints: Vec<Requirement>,
     pub overrides: Vec<Requirement>,
@@ -256,23 +257,27 @@ fn of<'a>(published: &'a Published, package: &Package) -> Option<&'a Metadata> {
         .map(|metadata| &**metadata)
 }
 
-/// Requirements with the project's overrides in the place of those they replace; where they hold stays as it was.
+/// Requirements with the project's overrides in the place of those they replace: wherever an override says, but under the extra
+/// that the replaced one was under.
 fn replaced(overrides: &[Requirement], requires: &[Requirement]) -> Vec<Requirement> {
     let mut all = Vec::new();
     for requirement in requires {
-        let by: Vec<&Requirement> = overrides
+        let extra = requirement.marker.top_level_extra();
+        let mut by = overrides
             .iter()
             .filter(|by| by.name == requirement.name)
-            .collect();
-        if by.is_empty() {
+            .peekable();
+        if by.peek().is_none() {
             all.push(requirement.clone());
         }
-        for by in by {
-            all.push(Requirement {
-                marker: requirement.marker.and(by.marker),
+        all.extend(by.map(|by| {
+            Requirement {
+                marker: extra
+                    .clone()
+                    .map_or(by.marker, |extra| by.marker.and(MarkerTree::expression(extra))),
                 ..by.clone()
-            });
-        }
+            }
+        }));
     }
     all
 }
@@ -391,10 +396,8 @@ impl<'a> Claim<'a> {
         };
         let roots = (self.asked.wanted.requirements.iter()).filter(|(scope, _)| choice.has(scope));
         for (scope, root) in roots {
-            for root in replaced(&self.asked.overrides, std::slice::from_ref(root)) {
-                if root.marker.evaluate(&place.markers, &[]) {
-                    follow(&root, &|| scope.to_string(), &mut todo, found);
-                }
+            if root.marker.evaluate(&place.markers, &[]) {
+                follow(root, &|| scope.to_string(), &mut todo, found);
             }
         }
         while let Some((index, extra)) = todo.pop() {

@@ -108,7 +108,8 @@ fn conditions(
             let Some(name) = needed.name() else {
                 return Vec::new();
             };
-            let roots = context.roots.iter().map(|(_, root)| root);
+            let roots = context.roots.iter().map(|(_, root)| std::slice::from_ref(root));
+            let roots = roots.flat_map(|root| context.effective(root));
             let mut found: Vec<MarkerTree> = roots
                 .filter(|root| root.name == *name)
                 .map(|root| root.marker)

@@ -26,7 +26,7 @@ pub(super) fn merge(
 ) -> Result<Lock, ResolveError> {
     let mut packages = Vec::new();
     let reached: Vec<Solution> = (solutions.iter())
-        .map(|solution| reached(context, solution))
+        .map(|solution| reached(context, wanted, solution))
         .collect::<Result<_, _>>()?;
     for ((name, version, _), chosen) in chosen(context, &reached)? {
         packages.push(package(context, wanted, name, version, &chosen)?);
@@ -83,7 +83,7 @@ fn alone_everywhere(packages: &mut [Package]) {
 
 /// `solution` without what it holds for another fork's sake: a fork inherits the choices that were made before it was split off.
 /// Locks would depend on the order of splits, and move when they are solved again from their own forks.
-fn reached(context: &Context<'_>, solution: &Solution) -> Result<Solution, ResolveError> {
+fn reached(context: &Context<'_>, wanted: &Wanted, solution: &Solution) -> Result<Solution, ResolveError> {
     let mut rows = Vec::with_capacity(solution.pins.len());
     for (name, pin) in &solution.pins {
         let Some(page) = context.page(name, solution.marker)? else {
@@ -103,7 +103,7 @@ fn reached(context: &Context<'_>, solution: &Solution) -> Result<Solution, Resol
             fork: MarkerTree::TRUE,
         })
         .collect();
-    let roots = context.roots.iter().map(|(scope, root)| (scope, root));
+    let roots = wanted.requirements.iter().map(|(scope, root)| (scope, root));
     let found = reach::extras(solution.marker, roots, &entries).map_err(ResolveError::Unsound)?;
     let pins = rows.iter().zip(found).filter_map(|((name, pin, ..), extras)| {
         let extras = extras?;

@@ -308,7 +308,7 @@ impl Inputs {
         scope: &Scope,
         requirement: &Requirement,
         marker: MarkerTree,
-        seen: &mut BTreeSet<ExtraName>,
+        seen: &mut BTreeSet<(ExtraName, MarkerTree)>,
         roots: &mut Vec<(Scope, Requirement)>,
     ) -> Result<(), ResolveError> {
         if Some(&requirement.name) != self.name.as_ref() {
@@ -322,13 +322,29 @@ impl Inputs {
                 requirement: requirement.to_string(),
                 rule: format!("names the project's extra `{extra}`, which it does not have"),
             })?;
-            if seen.insert(extra.clone()) {
+            // Once for each marker: an extra that is asked for in two environments is there in both.
+            if seen.insert((extra.clone(), marker)) {
                 for inner in list {
                     self.expand(scope, inner, marker.and(inner.marker), seen, roots)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The project's requirements with overrides in the place of those they replace.
+    fn overridden(&self, roots: &[(Scope, Requirement)]) -> Vec<(Scope, Requirement)> {
+        let mut all = Vec::with_capacity(roots.len());
+        for (scope, root) in roots {
+            let before = all.len();
+            for by in self.overrides.iter().filter(|by| by.name == root.name) {
+                all.push((scope.clone(), overridden(root, by)));
+            }
+            if all.len() == before {
+                all.push((scope.clone(), root.clone()));
+            }
+        }
+        all
     }
 
     /// What a lock has to satisfy to need no solving.
@@ -366,7 +382,7 @@ impl Inputs {
             extras: self.extras.keys().cloned().collect(),
             groups: self.groups.keys().cloned().collect(),
             default_groups: self.default_groups.clone(),
-            requirements: roots.to_vec(),
+            requirements: self.overridden(roots),
             options: lines,
         }
     }
@@ -378,6 +394,17 @@ impl Inputs {
             Scope::Extra(_) => false,
             Scope::Group(name) => name.as_str() == SERVING_GROUP,
         }
+    }
+}
+
+/// `by` in the place of `requirement`, which it overrides: wherever `by` says, whatever the other's marker said, but of an extra only
+/// if the other was. So it is with uv.
+fn overridden(requirement: &Requirement, by: &Requirement) -> Requirement {
+    let extra = requirement.marker.top_level_extra();
+    let extra = extra.map_or(MarkerTree::TRUE, MarkerTree::expression);
+    Requirement {
+        marker: by.marker.and(extra),
+        ..by.clone()
     }
 }
 

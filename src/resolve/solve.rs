@@ -20,7 +20,7 @@ use super::fork::{Dependency, Environment, lowest_python, split};
 use super::preference::Preferences;
 use super::priority::Priorities;
 use super::provider::{Node, Reason, Types};
-use super::{Conflicts, Inputs, Options, ResolveError};
+use super::{Conflicts, Inputs, Options, ResolveError, overridden};
 use crate::index::{FileId, Index, IndexError, Page};
 use crate::lock::reach::{Scope, with_extra, without_extras};
 use crate::lock::satisfies::Wanted;
@@ -133,14 +133,7 @@ impl<'a> Context<'a> {
             .iter()
             .flat_map(|requirement| match self.overrides.get(&requirement.name) {
                 None => vec![requirement.clone()],
-                Some(overrides) => overrides
-                    .iter()
-                    .map(|by| {
-                        let mut replaced = (*by).clone();
-                        replaced.marker = requirement.marker.and(by.marker);
-                        replaced
-                    })
-                    .collect(),
+                Some(overrides) => overrides.iter().map(|by| overridden(requirement, by)).collect(),
             })
             .collect()
     }
