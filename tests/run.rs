@@ -551,8 +551,30 @@ fn replay_proves_old_artifacts_and_finds_what_changed() {
         .expect(1)
         .says(&["`predict` is not what it was in training"]);
     assert_eq!(case.record(), record);
-    fs::remove_file(case.root.join("artifacts/model.pkl")).unwrap();
-    case.run(&["--replay"]).expect(1).says(&["no value of `model`"]);
+    // Another value than was trained is not loaded, and a missing one is named.
+    let model = case.root.join("artifacts/model.pkl");
+    let mut trained = fs::read(&model).unwrap();
+    trained.push(b'.');
+    fs::write(&model, trained).unwrap();
+    case.run(&["--replay"])
+        .expect(1)
+        .says(&["artifacts/model.pkl", "`model`", "bytes"]);
+    fs::remove_file(model).unwrap();
+    case.run(&["--replay"])
+        .expect(1)
+        .says(&["artifacts/model.pkl", "`model`, is missing"]);
+}
+
+#[test]
+fn a_column_that_is_to_be_withheld_is_not_published_for_a_slip() {
+    let case = Case::plain("plain_python");
+    case.write("mlrails.toml", "[golden]\nredact = [\"heihgt\"]\n");
+    case.run(&[])
+        .expect(1)
+        .says(&["[golden] redact names `heihgt`", "did you mean `height`?"]);
+    assert!(!case.root.join("artifacts/run.json").exists());
+    let ignored = fs::read_to_string(case.root.join(".mlrails/.gitignore")).unwrap();
+    assert_eq!(ignored, "*\n");
 }
 
 #[test]

@@ -52,11 +52,23 @@ fn base(
                 session.block_on(debian::resolve(&client, &store, &archive, &wanted, &*reporter))??;
             Ok(Base::Debian(base))
         }
-        BaseChoice::Registry { reference, .. } => Err(Failure::new(format!(
-            "the base {reference} would come from a registry, which this version does not build on yet"
-        ))
-        .hint("use Python 3.11 or 3.13, which have a base assembled from Debian")),
+        BaseChoice::Registry { reference, .. } => Err(not_yet(reference)),
     }
+}
+
+/// Refuses a base that is not built on yet.
+pub fn supported(targets: &Targets) -> Result<(), Failure> {
+    match &targets.base {
+        BaseChoice::Debian(_) => Ok(()),
+        BaseChoice::Registry { reference, .. } => Err(not_yet(reference)),
+    }
+}
+
+fn not_yet(reference: &str) -> Failure {
+    Failure::new(format!(
+        "the base {reference} would come from a registry, which this version does not build on yet"
+    ))
+    .hint("use Python 3.11 or 3.13, which have a base assembled from Debian")
 }
 
 /// Puts the base for `targets` into `lock`, where it is not there already.

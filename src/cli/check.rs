@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uv_normalize::PackageName;
 
 use super::image::decide::modules;
+use super::lock::IndexArgs;
 use super::{Exit, Failure, Session};
 use crate::lock::{FILE_NAME, Lock};
 use crate::project::files::LeftOut;
@@ -20,6 +21,7 @@ use crate::project::source::imports::Closure;
 use crate::project::source::keys::Stale;
 use crate::project::source::named::Unmet;
 use crate::project::{self, Mistakes, Project};
+use crate::targets::{self, Asked};
 
 #[derive(Debug, ClapArgs)]
 #[command(
@@ -45,6 +47,17 @@ struct Findings {
 pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
     let project = project::load(session.project_folder())?;
     let findings = findings(&project)?;
+    // What `lock` and `image` would refuse later: platforms, Python, buildpacks, indexes.
+    let targets = targets::choose(&project.manifest, &Asked::default())?;
+    super::base::supported(&targets)?;
+    super::base::additions(&project.manifest)?;
+    super::lock::locations(&project.manifest, &IndexArgs::default())?;
+    if project.manifest.pyproject.requires_python.is_none() {
+        session.printer().warn(&format!(
+            "[project] requires-python is missing: `lock` has to find versions for every Python there is (write `requires-python = \">={}\"`)",
+            targets.python
+        ));
+    }
     if session.is_json() {
         session.printer().json(&document(&project, &findings));
     } else {

@@ -3,8 +3,9 @@
 use clap::Args as ClapArgs;
 
 use super::{Exit, Failure, Session, signals};
+use crate::layers::pipeline;
 use crate::project::settings::Overrides;
-use crate::project::{self, Project};
+use crate::project::{self, Mistakes, Project, record};
 use crate::run::{self, Options, Outcome, Stop};
 
 #[derive(Debug, ClapArgs)]
@@ -46,7 +47,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let project = project::load(session.project_folder())?;
-    project.manifest.folder(".mlrails/run")?;
+    session.state_folder(&project.manifest, "run")?;
     let overrides = Overrides::from_process(args.environment, args.set);
     let stop = Stop::default();
     // Ctrl-C ends all workers; the run then fails with `RunError::Stopped`, having written nothing.
@@ -54,6 +55,11 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     signals::answer(move || stopping.now());
     let reporter = session.reporter();
     if args.replay {
+        // What is replayed is what was trained, and not what somebody put in its place.
+        if let Some(files) = record::files(project.root()).map_err(Mistakes::from)? {
+            let values: Vec<String> = files.values.keys().cloned().collect();
+            pipeline::check_values(project.root(), &files, &values)?;
+        }
         let replayed = run::replay(&project, &overrides, &*reporter, &stop)?;
         if session.is_json() {
             session.printer().json(&replayed);

@@ -141,7 +141,7 @@ fn prepare(args: &Args, session: &Session) -> Result<Served, Failure> {
     let settings = project.resolve(Half::Serving, &overrides)?;
     let files = record::files(project.root())?.unwrap_or_default();
     let app = serving::app(&project, &settings, &files, serving::openapi::of(&project))?;
-    let folder = project.manifest.folder(".mlrails/serve")?;
+    let folder = session.state_folder(&project.manifest, "serve")?;
     let artifacts = project.root().join("artifacts");
     let rendered = render::files(&app, &artifacts.to_string_lossy());
     let package = runtime::FILES

@@ -8,6 +8,7 @@ use super::printer::Printer;
 use super::progress::Progress;
 use super::{Format, Global};
 use crate::http::{Client, Options};
+use crate::project::Manifest;
 use crate::reporter::Reporter;
 use crate::store::Store;
 
@@ -98,9 +99,16 @@ impl Session {
         Ok(runtime.block_on(work))
     }
 
-    /// The project's own state: `.mlrails/`, git-ignored.
-    pub fn state_folder(&self) -> PathBuf {
-        self.global.project.join(".mlrails")
+    /// A folder of the project's own state, `.mlrails/<name>`, which git is told to leave alone.
+    pub fn state_folder(&self, manifest: &Manifest, name: &str) -> Result<PathBuf, Failure> {
+        let folder = manifest.folder(&format!(".mlrails/{name}"))?;
+        let state = folder.parent().unwrap_or(&manifest.root);
+        let ignore = state.join(".gitignore");
+        // Where nothing can be written, whoever writes next says so.
+        if std::fs::create_dir_all(state).is_ok() && !ignore.exists() {
+            let _ = std::fs::write(&ignore, "*\n");
+        }
+        Ok(folder)
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Location {
     pub flat: bool,
     /// How it was written, where that was a path: what is written may be committed, where it lies on a machine may not.
     written: Option<String>,
+    /// It is this machine's own setting, of no meaning on another: a lock does not name it.
+    of_machine: bool,
 }
 
 impl Location {
@@ -172,7 +174,8 @@ impl Locations {
                 None => format!("source {name} = {}", pin.index),
             }));
         }
-        lines.extend(self.find_links.iter().map(|link| match link.written {
+        let own = self.find_links.iter().filter(|link| !link.of_machine);
+        lines.extend(own.map(|link| match link.written {
             Some(_) => format!("find-links = {}", link.label()),
             None => format!("find-links = {}", Redacted(&link.url)),
         }));
@@ -273,21 +276,29 @@ pub fn locations(
     let typed = flags
         .find_links
         .iter()
-        .map(String::as_str)
-        .chain(commas)
+        .map(|text| (text.as_str(), here.as_path(), false));
+    let set = commas
         .chain(spaces.iter().flat_map(|value| value.split_whitespace()))
-        .map(|text| (text, here.as_path()));
+        .map(|text| (text, here.as_path(), true));
     let written = declared.find_links.iter().chain(&uv.find_links);
     let find_links = typed
-        .chain(written.map(|text| (text.as_str(), folder)))
-        .chain(pip.find_links.iter().map(|text| (text.as_str(), here.as_path())))
-        .map(|(text, base)| {
+        .chain(set)
+        .chain(written.map(|text| (text.as_str(), folder, false)))
+        .chain(
+            pip.find_links
+                .iter()
+                .map(|text| (text.as_str(), here.as_path(), true)),
+        )
+        .map(|(text, base, of_machine)| {
             let place = DeclaredIndex {
                 url: text.trim().to_owned(),
                 flat: true,
                 ..DeclaredIndex::default()
             };
-            location(&place, base, &variable)
+            Ok::<_, IndexError>(Location {
+                of_machine,
+                ..location(&place, base, &variable)?
+            })
         })
         .collect::<Result<_, _>>()?;
     Ok(Locations {
@@ -365,6 +376,7 @@ fn location(
         explicit: index.explicit,
         flat: index.flat,
         written,
+        of_machine: false,
     })
 }
 

@@ -3,10 +3,13 @@
 //! Each changes for another reason and so becomes another layer: the runtime with mlrails, the values with training,
 //! the code with every edit. Values are hashed here against `artifacts/files.json`; nothing is read of them otherwise.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use rayon::prelude::*;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::recipe::LAYOUT;
 use crate::digest::{Digest, Hasher};
@@ -135,11 +138,29 @@ pub fn values_key(files: &FilesRecord, wanted: &[String], epoch: u64) -> Digest 
 /// The record of the run, which golden rows are read from.
 pub fn run_record(root: &Path) -> Result<Tree, PipelineError> {
     let mut tree = Tree::new();
-    for name in ["run.json", "files.json"] {
-        let path = root.join("artifacts").join(name);
-        tree.insert_file(&format!("{APP}/artifacts/{name}"), Source::file(&path)?, PLAIN)?;
-    }
+    tree.insert_file(&format!("{APP}/artifacts/run.json"), shipped_run(root)?, PLAIN)?;
+    let files = Source::file(&root.join("artifacts/files.json"))?;
+    tree.insert_file(&format!("{APP}/artifacts/files.json"), files, PLAIN)?;
     Ok(tree)
+}
+
+/// run.json without what differs between runs that came to the same: how long its nodes took, and how much memory. Everything else is
+/// byte for byte as it is written.
+pub fn shipped_run(root: &Path) -> Result<Bytes, PipelineError> {
+    let text = Source::file(&root.join("artifacts/run.json"))?.read()?;
+    Ok(without_measures(&text).map_or(text, Bytes::from))
+}
+
+fn without_measures(text: &[u8]) -> Option<Vec<u8>> {
+    type Raw = BTreeMap<String, Box<RawValue>>;
+    let mut run: Raw = serde_json::from_slice(text).ok()?;
+    let mut nodes: BTreeMap<String, Raw> = serde_json::from_str(run.get("nodes")?.get()).ok()?;
+    for node in nodes.values_mut() {
+        node.remove("seconds");
+        node.remove("peak_mb");
+    }
+    run.insert("nodes".to_owned(), to_raw_value(&nodes).ok()?);
+    serde_json::to_vec(&run).ok()
 }
 
 /// Files beyond this size, in bytes, are not held in memory.

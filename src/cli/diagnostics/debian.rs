@@ -28,9 +28,7 @@ impl From<DebianError> for Failure {
                 Self::from_error(&error).hint(hint)
             }
             DebianError::OlderThanLock { .. } => Self::from_error(&error).hint(OTHER_MIRROR),
-            DebianError::Platform(_) => Self::from_error(&error).hint(
-                "linux/amd64 and linux/arm64 are; for others set `[image] base` to an image of a registry",
-            ),
+            DebianError::Platform(_) => Self::from_error(&error).hint("linux/amd64 and linux/arm64 are"),
             DebianError::Closure(ClosureError::Unknown {
                 nearest: Some(ref name),
                 ..
@@ -39,10 +37,9 @@ impl From<DebianError> for Failure {
                 Self::from_error(&error).hint(hint)
             }
             DebianError::Closure(ClosureError::Unknown { .. }) => Self::from_error(&error)
-                .hint("package names differ between releases of Debian; see `[image] system-packages`"),
-            DebianError::Closure(ClosureError::Refused { .. }) => Self::from_error(&error).hint(
-                "the base has no shell and no package manager; `[image] base` takes an image that has them",
-            ),
+                .hint("package names differ between releases of Debian; see `[image] packages`"),
+            DebianError::Closure(ClosureError::Refused { .. }) => Self::from_error(&error)
+                .hint("the base has no shell and no package manager, whose scripts this package needs"),
             DebianError::Keyring { .. } | DebianError::KeyringFile { .. } => Self::from_error(&error)
                 .hint("MLRAILS_DEBIAN_KEYRING names it; without it Debian's own keys are used"),
             DebianError::Closure(_) | DebianError::Package(_) | DebianError::Rootfs(_) => {

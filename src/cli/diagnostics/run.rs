@@ -68,6 +68,7 @@ fn raised(failure: Failure, failed: &Failed) -> Failure {
         "group_too_large" | "no_group" => {
             "[golden] group in mlrails.toml names the column whose rows belong together"
         }
+        "unknown_redacted" => "[golden] redact in mlrails.toml names columns whose values are not recorded",
         "missing_columns" => {
             "golden rows are taken from the columns of that name; give serve.py an `examples()` that returns records instead"
         }

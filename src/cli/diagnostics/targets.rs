@@ -12,9 +12,9 @@ impl From<TargetError> for Failure {
             TargetError::Unadmitted { .. } => {
                 failure.hint("change one of the two: there is one Python for training and serving")
             }
-            TargetError::NoPython { .. } => failure.hint(
-                "widen requires-python, or name a base with another Python: `[image] base` and `python`",
-            ),
+            TargetError::NoPython { .. } => {
+                failure.hint("widen requires-python: images have Debian's Python, 3.11 or 3.13")
+            }
             TargetError::Platform {
                 nearest: Some(name), ..
             } => failure.hint(format!("did you mean {name}?")),

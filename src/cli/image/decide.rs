@@ -7,7 +7,7 @@ use crate::cli::build::{self, BuildArgs};
 use crate::lock::base::Base;
 use crate::lock::{FILE_NAME, Lock};
 use crate::plan::{Launch, PlanError, Production, Reason, Roots, production};
-use crate::project::record::FilesRecord;
+use crate::project::record::{FilesRecord, RunRecord};
 use crate::project::source::cut::Request;
 use crate::project::source::distributions::Distributions;
 use crate::project::source::imports::Closure;
@@ -67,6 +67,11 @@ pub fn freshness(project: &Project, allow_stale: bool, session: &Session) -> Res
     project.data_ships(&project.closure(&[]), &mut mistakes);
     project.settings_agree(&mut mistakes);
     Mistakes::check(mistakes)?;
+    if let Some(how) = project.run.as_ref().and_then(overridden) {
+        session.printer().warn(&format!(
+            "what was trained is an experiment's, `mlrails run {how}` (`mlrails run` trains with the project's own settings)"
+        ));
+    }
     let stale = project.stale()?;
     if stale.is_empty() {
         if !project.golden_is_current()? {
@@ -86,6 +91,17 @@ pub fn freshness(project: &Project, allow_stale: bool, session: &Session) -> Res
     }
     Err(Failure::new(format!("the artifacts are stale: {}", lines.join("; ")))
         .hint("`mlrails run` trains again; --allow-stale builds from them as they are, and says so in the image"))
+}
+
+/// The flags of a run that was not made with the project's own settings.
+fn overridden(run: &RunRecord) -> Option<String> {
+    let environment = run.environment.iter().map(|name| format!("--env {name}"));
+    let set = run
+        .set
+        .iter()
+        .map(|(name, value)| format!("--set {name}={value}"));
+    let flags: Vec<String> = environment.chain(set).collect();
+    (!flags.is_empty()).then(|| flags.join(" "))
 }
 
 /// The lock, if it still answers for the project, with a base for these targets in it.

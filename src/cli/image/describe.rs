@@ -10,12 +10,10 @@ use super::publish::Written;
 use super::{Args, Failure, Session};
 use crate::digest::Digest;
 use crate::image::{Description, LAYERS_LABEL};
-use crate::layers::{MadeLayer, Origin};
+use crate::layers::{MadeLayer, Origin, pipeline};
 use crate::lock::base::Base;
 use crate::oci::Platform;
 use crate::project::Project;
-use crate::project::reading::RECORD_LIMIT;
-use crate::regular;
 
 /// `SOURCE_DATE_EPOCH` in seconds, else 0: the project's layers and the image's date.
 pub fn epoch() -> Result<u64, Failure> {
@@ -68,7 +66,7 @@ pub fn description(
         Base::Registry(base) => base.reference.clone(),
     };
     labels.insert("org.opencontainers.image.base.name".to_owned(), base);
-    let run = regular::bytes(&project.root().join("artifacts/run.json"), RECORD_LIMIT).unwrap_or_default();
+    let run = pipeline::shipped_run(project.root())?;
     labels.insert("dev.mlrails.run".to_owned(), Digest::of(&run).to_string());
     if freshness == Freshness::Stale {
         labels.insert("dev.mlrails.stale".to_owned(), "true".to_owned());

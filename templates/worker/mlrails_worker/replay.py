@@ -4,6 +4,7 @@ Loads the saved values, compares them with those that were trained, then runs th
 and shuffled. What differs from the training pass is told by the first node that differs.
 """
 
+import difflib
 import importlib.metadata
 import json
 import os
@@ -66,6 +67,7 @@ def prove(plan, frozen, document):
     rows, serving = document["rows"], plan["serving"]
     redact = set(plan["golden"].get("redact") or ())
     columns = document.get("columns") or []
+    _known(redact, [column["name"] for column in columns])
     if rows is None:
         kept = _without(columns, document.get("read_by_frozen", ()))
         return {"columns": _published(kept, redact), "rows": [], "predictions": [], "response": {}}
@@ -202,6 +204,14 @@ class Pass:
             settings = {name: nodes.reference(value, self.plan) for name, value in step["settings"].items()}
             got[step["name"]] = nodes.call(nodes.resolve(step), {**arguments, **settings})
         return {"values": got, "predictions": answers.per_row(got[serving["steps"][-1]["name"]], len(rows))}
+
+
+def _known(redact, names):
+    """A misspelt name would publish what was to be withheld."""
+    for name in sorted(redact.difference(names)):
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f": did you mean `{near[0]}`?" if near else ""
+        raise Refused("unknown_redacted", f"[golden] redact names `{name}`, which no column of the request is{hint}")
 
 
 def _without(columns, names):
