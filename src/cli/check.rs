@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uv_normalize::PackageName;
 
 use super::image::decide::modules;
-use super::lock::IndexArgs;
+use super::indexes::IndexArgs;
 use super::{Exit, Failure, Session};
 use crate::lock::{FILE_NAME, Lock};
 use crate::project::files::LeftOut;
@@ -51,7 +51,7 @@ pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
     let targets = targets::choose(&project.manifest, &Asked::default())?;
     super::base::supported(&targets)?;
     super::base::additions(&project.manifest)?;
-    super::lock::locations(&project.manifest, &IndexArgs::default())?;
+    super::indexes::locations(&project.manifest, &IndexArgs::default())?;
     if project.manifest.pyproject.requires_python.is_none() {
         session.printer().warn(&format!(
             "[project] requires-python is missing: `lock` has to find versions for every Python there is (write `requires-python = \">={}\"`)",
