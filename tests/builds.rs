@@ -41,14 +41,14 @@ impl Site {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn run(&self, server: &Server, words: &[&str]) -> Outcome {
+    pub fn run(&self, server: &Server, words: &[&str]) -> Outcome {
         self.bench
             .command(words)
             .env("UV_DEFAULT_INDEX", server.index())
             .run()
     }
 
-    fn lock(&self) -> Lock {
+    pub fn lock(&self) -> Lock {
         Lock::read(&self.bench.path("pylock.toml")).unwrap().unwrap()
     }
 
@@ -59,7 +59,7 @@ impl Site {
     }
 
     /// What .venv's own interpreter prints.
-    fn python(&self, script: &str) -> String {
+    pub fn python(&self, script: &str) -> String {
         let output = std::process::Command::new(self.bench.path(".venv/bin/python"))
             .args(["-c", script])
             .output()

@@ -9,6 +9,7 @@ mod cache;
 mod check;
 mod conflicts;
 mod debian;
+mod direct;
 mod floors;
 mod frame;
 mod freshness;

@@ -13,7 +13,7 @@ use super::indexes::{IndexArgs, locations};
 use super::interpreter::{NEWEST_FIRST, on_machine};
 use super::{Failure, Session, fetch};
 use crate::build::{Builder, Built, Find, Limits, Settings, is_built_from, native};
-use crate::index::{Network, SourcePlace, SourceTree};
+use crate::index::{Network, SourcePlace, SourceTree, git};
 use crate::lock::{File, Lock, Package, Source};
 use crate::project::Manifest;
 use crate::python::target::{Libc, Platform, PythonVersion, Target};
@@ -128,14 +128,23 @@ fn newest_of(lock: &Lock) -> Option<i64> {
 }
 
 /// The source of a locked package; `None` if it has none that is built here. `folder` is the lock's.
-pub fn source(package: &Package, folder: &Path) -> Option<SourceTree> {
+pub fn source(package: &Package, folder: &Path, store: &Store) -> Option<SourceTree> {
     match &package.source {
+        Source::Vcs {
+            url,
+            commit,
+            subdirectory,
+            ..
+        } => Some(SourceTree {
+            name: package.name.clone(),
+            place: SourcePlace::Folder(git::folder(store, url, commit)),
+            subdirectory: subdirectory.as_ref().map(Into::into),
+        }),
         Source::Directory { path, .. } => Some(SourceTree {
             name: package.name.clone(),
             place: SourcePlace::Folder(folder.join(path)),
             subdirectory: None,
         }),
-        Source::Vcs { .. } => None,
         Source::Files { .. } | Source::Archive(_) => {
             let file = package.sdist()?;
             Some(SourceTree::archive(&package.name, &file.name, file.digest))
@@ -145,14 +154,20 @@ pub fn source(package: &Package, folder: &Path) -> Option<SourceTree> {
 
 /// Fills `imports` of packages that no wheel speaks for, and notes what was built to lock them. What cannot be built here is said,
 /// and stays empty.
-pub fn note_built(builder: &Builder, lock: &mut Lock, folder: &Path, session: &Session) {
+pub fn note_built(
+    builder: &Builder,
+    lock: &mut Lock,
+    folder: &Path,
+    session: &Session,
+) -> Result<(), Failure> {
+    let store = session.store()?;
     let python = lock.mlrails.python;
     let admits = |package: &Package| match (python, &package.requires_python) {
         (Some(python), Some(admits)) => admits.contains(&python.full()),
         _ => true,
     };
     for package in &mut lock.packages {
-        let Some(tree) = source(package, folder) else {
+        let Some(tree) = source(package, folder, &store) else {
             continue;
         };
         let has_file = match &tree.place {
@@ -175,6 +190,7 @@ pub fn note_built(builder: &Builder, lock: &mut Lock, folder: &Path, session: &S
             package.built = Some(with);
         }
     }
+    Ok(())
 }
 
 /// Whether a wheel that is installed is the one that was built from this package's source.
@@ -213,14 +229,20 @@ pub fn wheels(
     let locations = locations(manifest, &IndexArgs::default())?;
     let (client, store, reporter) = (session.client(&[])?, session.store()?, session.reporter());
     // It belongs to the runtime that is entered here, and blocks outside of it.
+    let kept = store.clone();
     let builder = session.block_on(async {
-        let network = Network::new(client, store.clone(), locations, reporter.clone());
-        Builder::new(store, network, reporter, settings, find)
+        let network = Network::new(client, kept.clone(), locations, reporter.clone());
+        Builder::new(kept, network, reporter, settings, find)
     })?;
+    for package in packages {
+        if let Source::Vcs { url, commit, .. } = &package.source {
+            git::checkout(&store, url, Some(commit))?;
+        }
+    }
     packages
         .iter()
         .map(|package| {
-            let tree = source(package, &manifest.root).ok_or_else(|| {
+            let tree = source(package, &manifest.root, &store).ok_or_else(|| {
                 Failure::new(format!("{} has no source that is built here", package.label()))
             })?;
             Ok(builder.wheel(&tree)?)
@@ -242,7 +264,7 @@ pub fn for_image(
         .packages
         .iter()
         .filter(|package| names.contains(&package.name) && package.wheel_for(target).is_none())
-        .filter(|package| source(package, &manifest.root).is_some())
+        .filter(|package| source(package, &manifest.root, &store).is_some())
         .collect();
     let find = finder(
         store.clone(),

@@ -69,12 +69,11 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
                         only: true,
                     });
                 }
-                _ => {
-                    return Err(Failure::new(format!(
-                        "[tool.uv.sources] takes `{name}` from a URL, path or repository, which is not locked yet"
-                    ))
-                    .hint("use a version from an index"));
-                }
+                // Places of their own, and no indexes: see `direct`.
+                SourceKind::Url(_)
+                | SourceKind::Path { .. }
+                | SourceKind::Git { .. }
+                | SourceKind::Workspace => {}
             }
         }
     }

@@ -11,11 +11,12 @@ use uv_normalize::{GroupName, PackageName};
 use super::base::{self, Upgrade};
 use super::build;
 use super::cost::{self, Weighed};
+use super::direct;
 use super::indexes::{IndexArgs, accelerator, locations};
 use super::prove;
 use super::{Exit, Failure, Session};
 use crate::build::Builder;
-use crate::index::{Network, WithSources};
+use crate::index::{Network, WithDirect, WithSources};
 use crate::lock::diff::{Change, diff};
 use crate::lock::held::{self, Held};
 use crate::lock::reach::Scope;
@@ -135,7 +136,9 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let inputs = inputs(&manifest, &args)?;
     let options = options(&manifest, &args)?;
     let locations = locations(&manifest, &args.index)?;
-    let lines = locations.lines();
+    let direct = direct::asked(&manifest)?;
+    let mut lines = locations.lines();
+    lines.extend(direct::lines(&manifest, &direct));
     let text = Lock::text(&path)?;
     let moves = args.upgrade || args.upgrade_base || !args.upgrade_package.is_empty();
     let wanted = inputs.wanted(&options, &lines)?;
@@ -205,11 +208,23 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let task = reporter.start("Resolving", crate::reporter::Unit::Items, None);
     let settings = build::settings(old.as_ref(), options.no_build.clone(), options.exclude_newer)?;
     let find = build::finder(store.clone(), options.python, inputs.requires_python.clone());
+    let kept_locations = locations.clone();
     let solved = session.block_on(async {
         let network = Network::new(client, store.clone(), locations, reporter.clone());
         let builder = Builder::new(store, network.clone(), reporter.clone(), settings, find);
         let builder = Arc::new(builder);
         let (index, folder) = (network.clone(), manifest.root.clone());
+        let places = tokio::task::block_in_place(|| {
+            direct::find(
+                direct,
+                &manifest,
+                old.as_ref(),
+                moves,
+                &kept_locations,
+                &builder,
+                session,
+            )
+        })?;
         let sources = builder.clone();
         let (inputs, options) = (inputs.clone(), options.clone());
         let solved = tokio::task::spawn_blocking(move || {
@@ -217,6 +232,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 index: &index,
                 sources: &*sources,
             };
+            let index = WithDirect::new(&index, places);
             resolve::resolve(&inputs, &options, &preferences, &index, &lines)
         })
         .await
@@ -241,7 +257,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     reporter.finish(task);
     let (solved, builder) = solved??;
     let mut lock = solved.lock;
-    build::note_built(&builder, &mut lock, &manifest.root, session);
+    build::note_built(&builder, &mut lock, &manifest.root, session)?;
     lock.mlrails.base = old.as_ref().and_then(|old| old.mlrails.base.clone());
     if serves(&manifest) {
         attach_base(&manifest, &args, &mut lock, session)?;
@@ -372,7 +388,7 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
     let plain = |declared: &[Declared]| -> Vec<Requirement> {
         declared
             .iter()
-            .map(|declared| declared.requirement.clone())
+            .map(|declared| direct::bare(declared.requirement.clone()))
             .collect()
     };
     let mut required_environments = pyproject.uv.required_environments.clone();
@@ -431,7 +447,7 @@ fn places(pyproject: &Pyproject) -> Vec<Written> {
         list.iter()
             .map(|declared| Written {
                 scope: scope.clone(),
-                requirement: declared.requirement.clone(),
+                requirement: direct::bare(declared.requirement.clone()),
                 place: line(&declared.place),
             })
             .collect()

@@ -9,6 +9,7 @@ mod cache;
 mod check;
 mod cost;
 pub mod diagnostics;
+mod direct;
 mod drawing;
 mod fetch;
 mod graph;

@@ -71,7 +71,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let state = environment.state();
     let interpreter = interpreter(&args, &manifest, &lock, state.as_ref(), session)?;
     let says_default = manifest.pyproject.uv.default_groups.is_some();
-    let selected = selection(&args, &manifest, &lock, &interpreter, says_default)?;
+    let selected = selection(&args, &lock, &interpreter, says_default)?;
 
     environment.make(&interpreter)?;
     environment.link_project(&interpreter, &sources(&manifest))?;
@@ -192,7 +192,6 @@ fn interpreter(
 /// groups are installed by default.
 fn selection<'lock>(
     args: &Args,
-    manifest: &Manifest,
     lock: &'lock Lock,
     interpreter: &Interpreter,
     says_default: bool,
@@ -237,7 +236,7 @@ fn selection<'lock>(
         .into_iter()
         .map(|package| {
             let file = package.wheel_for_tags(&tags);
-            if file.is_none() && build::source(package, &manifest.root).is_none() {
+            if file.is_none() && !package.has_source() {
                 return Err(no_wheel(package, &target.to_string()));
             }
             Ok((package, file))

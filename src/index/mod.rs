@@ -7,8 +7,10 @@
 pub mod accelerator;
 pub mod central;
 pub mod config;
+pub mod direct;
 pub mod download;
 mod folder;
+pub mod git;
 mod html;
 pub mod metadata;
 pub mod network;
@@ -25,10 +27,12 @@ use uv_normalize::PackageName;
 
 use crate::digest::Digest;
 use crate::http::HttpError;
+use crate::lock::Source;
 use crate::python::metadata::{Metadata, MetadataError};
 use crate::store::StoreError;
 
 pub use config::Pin;
+pub use direct::{Direct, WithDirect};
 pub use network::Network;
 pub use page::{FileId, Listed, Page, RawFile};
 pub use source::{SourceError, SourceMetadata, SourcePlace, SourceTree, WithSources};
@@ -46,6 +50,12 @@ pub trait Index: Sync {
     fn pins(&self, name: &PackageName) -> &[Pin] {
         let _ = name;
         &[]
+    }
+
+    /// What is locked of a page that is a place of the project's own choosing, and not an index's.
+    fn source(&self, name: &PackageName, page: &Page) -> Option<&Source> {
+        let _ = (name, page);
+        None
     }
 
     /// The project's page, where its pin names the index `pin`.

@@ -107,6 +107,10 @@ impl Index for WithSources<'_> {
         self.index.pins(name)
     }
 
+    fn source(&self, name: &PackageName, page: &Page) -> Option<&crate::lock::Source> {
+        self.index.source(name, page)
+    }
+
     fn page_from(&self, name: &PackageName, pin: Option<&str>) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
         self.index.page_from(name, pin)
     }

@@ -156,6 +156,11 @@ impl Package {
         }
     }
 
+    /// Whether there is source code that a wheel could be built from.
+    pub fn has_source(&self) -> bool {
+        self.sdist().is_some() || matches!(self.source, Source::Vcs { .. } | Source::Directory { .. })
+    }
+
     /// `name version`, as people read it.
     pub fn label(&self) -> String {
         match &self.version {

@@ -80,7 +80,7 @@ impl Required {
     }
 
     fn note(&mut self, package: &Package, demand: Demand) -> bool {
-        if demand.marker.is_false() || package.sdist().is_some() || has_wheel(package, &demand) {
+        if demand.marker.is_false() || package.has_source() || has_wheel(package, &demand) {
             return false;
         }
         let known = self.by_name.entry(package.name.clone()).or_default();

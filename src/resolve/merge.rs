@@ -169,8 +169,15 @@ fn package(
         .into_iter()
         .filter(|requirement| is_active(requirement, &chosen.extras, wanted))
         .collect();
-    let position = page.position(version).unwrap_or(usize::MAX);
-    let (sdist, wheels) = files(context, name, page, position);
+    let (index, source) = match context.index.source(name, page) {
+        Some(source) => (None, source.clone()),
+        None => {
+            let position = page.position(version).unwrap_or(usize::MAX);
+            let (sdist, wheels) = files(context, name, page, position);
+            let index = (!page.index.is_empty()).then(|| page.index.clone());
+            (index, Source::Files { sdist, wheels })
+        }
+    };
     Ok(Package {
         name: name.clone(),
         version: Some(version.clone()),
@@ -179,8 +186,8 @@ fn package(
         requires,
         extras: chosen.extras.iter().cloned().collect(),
         fork: wanted.simplified(chosen.fork),
-        index: (!page.index.is_empty()).then(|| page.index.clone()),
-        source: Source::Files { sdist, wheels },
+        index,
+        source,
         imports: metadata.import_names.clone(),
         built: None,
     })

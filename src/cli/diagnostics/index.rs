@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Failure;
 use crate::fetch::FetchError;
 use crate::index::IndexError;
+use crate::index::git::GitError;
 
 impl From<Arc<IndexError>> for Failure {
     fn from(error: Arc<IndexError>) -> Self {
@@ -72,5 +73,18 @@ impl From<Arc<IndexError>> for Failure {
 impl From<IndexError> for Failure {
     fn from(error: IndexError) -> Self {
         Arc::new(error).into()
+    }
+}
+
+impl From<GitError> for Failure {
+    fn from(error: GitError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            GitError::Start(_) => failure.hint("packages from repositories need git on this machine"),
+            GitError::Failed { .. } => {
+                failure.hint("the same with git itself: `git ls-remote URL`; credentials are git's own")
+            }
+            GitError::Refused { .. } | GitError::Keep { .. } | GitError::Store(_) => failure,
+        }
     }
 }

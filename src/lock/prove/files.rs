@@ -8,7 +8,7 @@ use uv_pep440::{Operator, Version, VersionSpecifiers};
 use super::cover::Place;
 use super::fault::{Fault, Found};
 use super::{Published, of};
-use crate::lock::{Lock, Package, Source};
+use crate::lock::{Lock, Package};
 use crate::python::target::{Libc, Platform, PythonVersion, Target};
 
 /// A file is of the package that it is locked for.
@@ -59,7 +59,7 @@ fn reaches(specifiers: &VersionSpecifiers, python: &Version) -> bool {
 }
 
 pub(super) fn is_buildable(package: &Package) -> bool {
-    package.sdist().is_some() || matches!(package.source, Source::Vcs { .. } | Source::Directory { .. })
+    package.has_source()
 }
 
 pub(super) type Machine = (Platform, PythonVersion);
