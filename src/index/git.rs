@@ -167,12 +167,12 @@ fn git(folder: &Path, url: &url::Url, what: &str, arguments: &[&str]) -> Result<
         .map_err(GitError::Start)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty());
         return Err(GitError::Failed {
             what: what.to_owned(),
             url: crate::http::Redacted(url).to_string(),
             said: said
-                .last()
+                .next_back()
                 .unwrap_or("it gave no reason")
                 .chars()
                 .take(300)
@@ -184,7 +184,6 @@ fn git(folder: &Path, url: &url::Url, what: &str, arguments: &[&str]) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn what_could_be_an_option_or_a_program_is_refused() {
