@@ -20,10 +20,6 @@ pub struct Description {
     pub created: jiff::Timestamp,
 }
 
-/// The label that lists our layers, so that a later build can reuse them without their bytes (annotations do not
-/// survive Docker manifests).
-pub const LAYERS_LABEL: &str = "dev.mlrails.layers";
-
 /// Puts `layers`, lowest first, and `description` together.
 pub fn assemble(layers: Vec<Layer>, description: &Description) -> Result<Image, ConfigError> {
     let launch = &description.launch;

@@ -339,6 +339,7 @@ fn value(format: &str, bytes: &[u8]) -> (tempfile::TempDir, FilesRecord) {
         format: format.to_owned(),
         sha256: String::new(),
         size: bytes.len() as u64,
+        modules: None,
     };
     let values = [("model".to_owned(), record)].into();
     (folder, FilesRecord { schema: 1, values })

@@ -31,6 +31,7 @@ mod prove;
 mod push;
 mod push_peers;
 mod resolve;
+mod reuse;
 mod road;
 mod road_peers;
 mod run;

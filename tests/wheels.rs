@@ -113,7 +113,7 @@ fn a_layer_holds_the_installation() {
     let wheel = admit(&store, &sample());
     let layer = layer_from_wheels(&store, &Ingredients::new(PYTHON, vec![&wheel]), &Silent).unwrap();
     assert_eq!(
-        (layer.origin, layer.title.as_str()),
+        (layer.origin.clone(), layer.title.as_str()),
         (Origin::Made, "some-tool 1.2")
     );
     let found = contents(&layer);

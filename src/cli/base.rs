@@ -1,5 +1,7 @@
 //! The base's part in `lock` and `image`: resolved when the lock has none that fits, and otherwise left alone.
 
+use std::collections::BTreeMap;
+
 use super::{Failure, Session};
 use crate::debian::{self, Archive, Wanted};
 use crate::lock::Lock;
@@ -115,6 +117,14 @@ pub fn applying(manifest: &Manifest, facts: &Facts<'_>) -> Result<Additions, Fai
     let folder = own.map(|folder| manifest.root.join(&folder.value));
     let all = buildpack::all(folder.as_deref())?;
     Ok(buildpack::merge(&buildpack::detect(&all, facts))?)
+}
+
+/// Every variable that some buildpack sets, the project's own folder of them included; values are of no account.
+pub fn variables(manifest: &Manifest) -> Result<BTreeMap<String, String>, Failure> {
+    let own = manifest.config.image.buildpacks.as_ref();
+    let folder = own.map(|folder| manifest.root.join(&folder.value));
+    let all = buildpack::all(folder.as_deref())?;
+    Ok(all.into_iter().flat_map(|one| one.launch.environment).collect())
 }
 
 /// Where Debian packages come from for this project.

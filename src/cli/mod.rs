@@ -15,6 +15,7 @@ mod fetch;
 mod graph;
 mod image;
 mod indexes;
+mod inspect;
 mod interpreter;
 pub mod lock;
 mod printer;
@@ -123,6 +124,8 @@ pub enum Command {
     Run(run::Args),
     /// Build the pipeline as a wheel: `from churn import Model; Model().predict(rows)`
     Wheel(wheel::Args),
+    /// What is in an image: layers, distributions, who needs them; from a registry without pulling it
+    Inspect(inspect::Args),
     /// The cache shared by all of your projects: where, how large, verify, clean
     Cache(cache::Args),
 }
@@ -171,6 +174,7 @@ fn run(command: Command, session: &Session) -> Result<Exit, Failure> {
         Command::Image(args) => image::run(args, session),
         Command::Run(args) => run::run(args, session),
         Command::Wheel(args) => wheel::run(args, session),
+        Command::Inspect(args) => inspect::run(args, session),
         Command::Cache(args) => cache::run(args, session),
     }
 }

@@ -2,12 +2,11 @@
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::{LayerError, MadeLayer, keyed_layer, stored_layer};
+use super::{LayerError, MadeLayer, keyed_layer};
 use crate::debian::rootfs::{self, LAYOUT};
 use crate::debian::{self, BaseFiles, DebianError, Rootfs};
 use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
-use crate::store::Store;
 use crate::tree::{Packed, Tree, TreeError};
 
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +19,6 @@ pub enum BaseError {
     Layer(#[from] LayerError),
 }
 
-/// The base's layer, if the store has it.
-pub fn stored(store: &Store, base: &Debian, platform: &str) -> Result<Option<MadeLayer>, BaseError> {
-    Ok(stored_layer(store, &key(base, platform)?))
-}
-
 /// The base's layer; made if the store does not have it. Its packages must be in the store.
 pub fn layer(files: &BaseFiles<'_>) -> Result<MadeLayer, BaseError> {
     let base = files.base;
@@ -34,7 +28,8 @@ pub fn layer(files: &BaseFiles<'_>) -> Result<MadeLayer, BaseError> {
     })
 }
 
-fn key(base: &Debian, platform: &str) -> Result<Digest, BaseError> {
+/// What the base's layer follows from: the packages' hashes.
+pub fn key(base: &Debian, platform: &str) -> Result<Digest, BaseError> {
     let mut hasher = Hasher::new();
     hasher.update(format!("debian {LAYOUT} {} {}\n", super::recipe::LAYOUT, base.python).as_bytes());
     for deb in debian::debs(base, platform)? {

@@ -75,8 +75,9 @@ pub struct Unit<'a> {
 /// What became of the modules.
 #[derive(Debug)]
 pub enum Bytecode {
-    /// By path relative to the image's root, `opt/venv/…/__pycache__/__init__.cpython-311.pyc`.
-    Made(BTreeMap<String, Packed>),
+    /// One map per unit, in their order: by path relative to the image's root,
+    /// `opt/venv/…/__pycache__/__init__.cpython-311.pyc`.
+    Made(Vec<BTreeMap<String, Packed>>),
     /// There is none, for this reason.
     Impossible(String),
 }
@@ -95,12 +96,15 @@ pub fn compile(
         )));
     };
     let tag = format!("cpython-{}", base.python_minor().replace('.', ""));
-    let mut made: BTreeMap<String, Packed> = BTreeMap::new();
-    let mut missing = Vec::new();
-    for unit in units {
+    let mut made: Vec<BTreeMap<String, Packed>> = vec![BTreeMap::new(); units.len()];
+    let (mut missing, mut places) = (Vec::new(), Vec::new());
+    for (place, unit) in units.iter().enumerate() {
         match stored(store, &unit.key(interpreter))? {
-            Some(files) => add(&mut made, files, &tag),
-            None => missing.push(unit),
+            Some(files) => add(&mut made[place], files, &tag),
+            None => {
+                missing.push(unit);
+                places.push(place);
+            }
         }
     }
     if missing.is_empty() {
@@ -145,7 +149,7 @@ pub fn compile(
             }
         }
         keep(store, &unit.key(interpreter), unit, &files)?;
-        add(&mut made, files, &tag);
+        add(&mut made[places[index]], files, &tag);
     }
     if refused > 0 {
         reporter.note(&format!(

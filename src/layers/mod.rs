@@ -11,6 +11,7 @@ pub mod group;
 pub mod install;
 pub mod pipeline;
 pub mod recipe;
+pub mod reuse;
 pub mod splice;
 pub mod sums;
 pub mod unpack;
@@ -44,12 +45,14 @@ pub struct MadeLayer {
 }
 
 /// Where a layer came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// From its contents, now.
     Made,
     /// The store had it.
     Stored,
+    /// From the image `from`, without its bytes. `vouched`: mlrails.sum has it, so that `from` is not believed in anything.
+    Reused { from: String, vouched: bool },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +83,7 @@ const COLLISION_RECORD: &str = "apart-1";
 /// The validated wheel `file_name`, whose bytes the store has: hashed and parsed the first time, from its record later.
 pub fn open_wheel(store: &Store, file_name: &str, digest: &Digest) -> Result<Wheel, LayerError> {
     let key = format!("{file_name} {digest}");
-    if let Some(wheel) = store.record::<Wheel>(WHEEL_RECORD, &key) {
+    if let Some(wheel) = known_wheel(store, file_name, digest) {
         return Ok(wheel);
     }
     let file = store.verified(digest)?.ok_or_else(|| LayerError::Missing {
@@ -89,6 +92,11 @@ pub fn open_wheel(store: &Store, file_name: &str, digest: &Digest) -> Result<Whe
     let wheel = wheel::validate(file_name, *digest, &file)?;
     store.keep_record(WHEEL_RECORD, &key, &wheel)?;
     Ok(wheel)
+}
+
+/// What [`open_wheel`] found, if it ever did; the wheel may be gone since.
+pub fn known_wheel(store: &Store, file_name: &str, digest: &Digest) -> Option<Wheel> {
+    store.record(WHEEL_RECORD, &format!("{file_name} {digest}"))
 }
 
 /// The bytes of a wheel. They are not hashed here: whoever reads an entry checks it against the record.

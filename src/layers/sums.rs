@@ -5,7 +5,7 @@
 //! rewritten, so branches merge line by line.
 //!
 //! ```text
-//! <recipe key> <blob digest> <diff_id> <blob size in bytes> <what it holds>
+//! <recipe key> <blob digest> <diff_id> <blob size in bytes> <tar size in bytes> <what it holds>
 //! ```
 
 use std::collections::BTreeMap;
@@ -26,8 +26,17 @@ pub struct Sum {
     pub diff_id: Digest,
     /// Of the blob, in bytes.
     pub size: u64,
+    /// Of the uncompressed tar, in bytes.
+    pub uncompressed_size: u64,
     /// For whoever reads the file: the layer's contents in a few words.
     pub title: String,
+}
+
+impl Sum {
+    /// Whether both are of the same bytes; what they are called may change.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.digest, self.diff_id) == (other.digest, other.diff_id)
+    }
 }
 
 /// The file, read.
@@ -76,7 +85,7 @@ impl Sums {
                 line: index + 1,
                 why: why.to_owned(),
             };
-            let mut words = line.splitn(5, ' ');
+            let mut words = line.splitn(6, ' ');
             let mut digest = |name: &str| -> Result<Digest, SumError> {
                 words
                     .next()
@@ -84,17 +93,21 @@ impl Sums {
                     .ok_or_else(|| malformed(&format!("the {name} is not a sha256 digest")))
             };
             let (key, blob, diff_id) = (digest("key")?, digest("digest")?, digest("diff_id")?);
-            let size = words.next().and_then(|word| word.parse().ok());
-            let size = size.ok_or_else(|| malformed("the size is not a number"))?;
+            let mut number = || {
+                let number = words.next().and_then(|word| word.parse().ok());
+                number.ok_or_else(|| malformed("a size is not a number"))
+            };
+            let (size, uncompressed_size) = (number()?, number()?);
             let title = words.next().unwrap_or_default().to_owned();
             let sum = Sum {
                 digest: blob,
                 diff_id,
                 size,
+                uncompressed_size,
                 title,
             };
             if let Some(other) = known.insert(key, sum.clone())
-                && (other.digest, other.diff_id) != (sum.digest, sum.diff_id)
+                && !other.is_same(&sum)
             {
                 return Err(malformed("the same key stands above with another digest"));
             }
@@ -114,7 +127,7 @@ impl Sums {
     /// Adds a layer that was made from bytes just now, or that this store made before.
     pub fn add(&mut self, key: Digest, sum: Sum) -> Result<(), SumError> {
         match self.known.get(&key) {
-            Some(known) if (known.digest, known.diff_id) == (sum.digest, sum.diff_id) => Ok(()),
+            Some(known) if known.is_same(&sum) => Ok(()),
             Some(known) => Err(SumError::Differs {
                 title: sum.title,
                 key,
@@ -138,8 +151,8 @@ impl Sums {
         for (key, sum) in &self.known {
             let _ = writeln!(
                 text,
-                "{key} {} {} {} {}",
-                sum.digest, sum.diff_id, sum.size, sum.title
+                "{key} {} {} {} {} {}",
+                sum.digest, sum.diff_id, sum.size, sum.uncompressed_size, sum.title
             );
         }
         whole::write(&self.path, 0o644, |file| {
@@ -163,6 +176,7 @@ mod tests {
             digest,
             diff_id: digest,
             size: 3,
+            uncompressed_size: 5,
             title: text.to_owned(),
         }
     }

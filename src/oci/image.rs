@@ -248,6 +248,26 @@ impl Image {
             .and_then(|config| config.config?.labels)
             .unwrap_or_default()
     }
+
+    /// How the config says that it is started; empty where it does not.
+    pub fn started(&self) -> Started {
+        let config: Option<ReadConfig> = serde_json::from_slice(&self.config).ok();
+        let launch = config.and_then(|config| config.config);
+        launch.map_or_else(Started::default, |launch| Started {
+            environment: launch.environment.unwrap_or_default(),
+            entrypoint: launch.entrypoint.unwrap_or_default(),
+            user: launch.user.unwrap_or_default(),
+        })
+    }
+}
+
+/// What somebody's config says of the process that it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Started {
+    /// `NAME=value`
+    pub environment: Vec<String>,
+    pub entrypoint: Vec<String>,
+    pub user: String,
 }
 
 /// What is read of a config that somebody else wrote.
@@ -265,6 +285,12 @@ struct ReadConfig {
 struct ReadLaunch {
     #[serde(rename = "Labels")]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(rename = "Env")]
+    environment: Option<Vec<String>>,
+    #[serde(rename = "Entrypoint")]
+    entrypoint: Option<Vec<String>>,
+    #[serde(rename = "User")]
+    user: Option<String>,
 }
 
 #[derive(Deserialize)]

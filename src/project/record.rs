@@ -120,6 +120,10 @@ pub struct ValueRecord {
     pub sha256: String,
     /// Bytes.
     pub size: u64,
+    /// Dotted modules that loading it imports, where its format names any: what an image needs is known without the value. Older
+    /// records have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Vec<String>>,
 }
 
 /// The newest form of both files that is understood.

@@ -62,11 +62,22 @@ pub fn needs(
             // A framework's own file, and joblib's, needs the framework to be read.
             framework => need(framework),
         }
-        if !matches!(record.format.as_str(), "joblib" | "pickle" | "torch") {
+        if !is_pickled(&record.format) {
             continue;
         }
         let file = || record.file.clone();
         let located = regular::locate(root, Path::new(&shown));
+        if let (Ok(None), Some(modules)) = (&located, &record.modules) {
+            // It may be in an image that was made before: what it names was written down when it was trained.
+            for module in modules {
+                if own.contains(module) {
+                    needs.own.insert(module.clone());
+                } else if !pickle::is_standard(module, provided(module)) {
+                    need(module);
+                }
+            }
+            continue;
+        }
         let opened = located.and_then(|path| match path {
             Some(path) => regular::open(&path),
             None => Err(Irregular::Io(std::io::ErrorKind::NotFound.into())),
@@ -92,4 +103,24 @@ pub fn needs(
         }
     }
     Ok(needs)
+}
+
+/// Writes into `files` what their values, below `root`, name. One that cannot be read stays without: whoever ships it says why.
+pub fn note_modules(root: &Path, files: &mut FilesRecord) {
+    for record in files
+        .values
+        .values_mut()
+        .filter(|record| is_pickled(&record.format))
+    {
+        let path = root.join("artifacts").join(&record.file);
+        let facts = regular::open(&path)
+            .ok()
+            .and_then(|file| pickle::inspect(&file).ok());
+        record.modules = facts.map(|facts| facts.modules().into_iter().map(str::to_owned).collect());
+    }
+}
+
+/// Whether a value of this format names what it is made of.
+fn is_pickled(format: &str) -> bool {
+    matches!(format, "joblib" | "pickle" | "torch")
 }

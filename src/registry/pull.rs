@@ -155,6 +155,21 @@ impl Registry {
         }
     }
 
+    /// Whether the repository of `reference` has the blob, of that size. Nothing of it is read.
+    pub async fn has_blob(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        size: u64,
+    ) -> Result<bool, RegistryError> {
+        let host = self.host(reference)?;
+        let url = host.url(reference.repository(), &format!("blobs/{digest}"));
+        let request = Request::new(crate::http::Method::HEAD, url);
+        let response = host.send(request, &[Scope::pull(reference.repository())]).await?;
+        let fits = response.content_length().is_none_or(|length| length == size);
+        Ok(response.status == StatusCode::OK && fits)
+    }
+
     /// Makes sure that a layer's bytes are in the store, and answers with their file. A layer that is here already is
     /// answered as it is; its readers verify it.
     pub async fn layer(

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::project::record::{FilesRecord, RunRecord, ValueRecord};
 use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
+use crate::project::values;
 use crate::project::{Mistakes, Project};
 use crate::reporter::Reporter;
 
@@ -153,7 +154,8 @@ pub fn run(
         let training_versions = pool.versions(&ran.modules)?;
         drop(pool);
         let proof = golden::prove(project, &python, &scratch, &saved, reporter, stop)?;
-        let files = record::files(&saved);
+        let mut files = record::files(&saved);
+        values::note_modules(scratch.path(), &mut files);
         let document = record::run(
             project,
             options,

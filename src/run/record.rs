@@ -27,6 +27,7 @@ pub fn files(saved: &BTreeMap<String, Saved>) -> FilesRecord {
             format,
             sha256,
             size,
+            modules: None,
         };
         (name.clone(), record)
     });

@@ -161,6 +161,7 @@ fn frozen_value(name: &str, files: &FilesRecord) -> Result<FrozenValue, ServingE
         format,
         sha256,
         size,
+        ..
     } = record.clone();
     Ok(FrozenValue {
         name: name.to_owned(),

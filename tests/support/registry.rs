@@ -137,6 +137,7 @@ struct Shared {
     settings: Settings,
     kept: Mutex<Kept>,
     script: Mutex<Vec<Fault>>,
+    sent: std::sync::atomic::AtomicUsize,
 }
 
 /// One origin of a registry; serves until the test process ends.
@@ -154,6 +155,7 @@ impl Server {
             settings,
             kept: Mutex::default(),
             script: Mutex::default(),
+            sent: Default::default(),
         });
         Self::serve(listener, shared, true)
     }
@@ -224,6 +226,20 @@ impl Server {
         self.kept().manifests.get(&key).map(|(_, bytes)| bytes.clone())
     }
 
+    pub fn put_manifest(&self, repository: &str, name: &str, bytes: &[u8]) {
+        let parsed: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        let kind = parsed["mediaType"].as_str().unwrap().to_owned();
+        for name in [name.to_owned(), Digest::of(bytes).to_string()] {
+            let key = (repository.to_owned(), name);
+            self.kept().manifests.insert(key, (kind.clone(), bytes.to_vec()));
+        }
+    }
+
+    /// Bytes of bodies that were answered so far.
+    pub fn sent(&self) -> usize {
+        self.shared.sent.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// All tokens given so far are worth nothing any more.
     pub fn revoke(&self) {
         self.kept().tokens.clear();
@@ -289,6 +305,10 @@ impl Shared {
             }
             None => self.done(&asked, body, own, guarded),
         };
+        if asked.method != "HEAD" {
+            let length = answer.body.len();
+            self.sent.fetch_add(length, std::sync::atomic::Ordering::SeqCst);
+        }
         send(stream, &answer, asked.method == "HEAD")?;
         if !is_whole {
             // An answer that comes early is only read where the connection is not reset behind it.

@@ -3,6 +3,7 @@
 use super::{Failure, is_temporary_io};
 use crate::layers::base::BaseError;
 use crate::layers::pipeline::PipelineError;
+use crate::layers::reuse::ReuseError;
 use crate::layers::sums::SumError;
 use crate::plan::PlanError;
 use crate::wheel::WheelError;
@@ -33,6 +34,20 @@ impl From<SumError> for Failure {
             SumError::Malformed { .. } => failure.hint("restore mlrails.sum from version control, or delete it and build from the wheels once"),
             SumError::Differs { .. } => failure.hint(
                 "one of the two was tampered with, or another version of mlrails made them: `mlrails cache verify`, and look at mlrails.sum's history",
+            ),
+        }
+    }
+}
+
+impl From<ReuseError> for Failure {
+    fn from(error: ReuseError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            ReuseError::Contradicted { .. } => failure.hint(
+                "somebody put another layer in its place, or mlrails.sum was altered: find out who; --no-reuse makes all layers here",
+            ),
+            _ => failure.hint(
+                "the image was changed after it was made: find out who pushed it; --no-reuse builds without reading it",
             ),
         }
     }

@@ -1,6 +1,6 @@
 //! Which modules are compiled beforehand: those that serving loads, of the wheels, the runtime and the standard library.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -12,25 +12,79 @@ use crate::digest::{Digest, Hasher};
 use crate::layers::bytecode::{Bytecode, PLATFORM, Unit, compile, interpreter, standard_library};
 use crate::layers::recipe::{LAYOUT, PREFIX};
 use crate::layers::{self, MadeLayer, install, keyed_layer};
+use crate::plan::Included;
 use crate::project::Project;
 use crate::python::target::PythonVersion;
 use crate::python::wheel::Wheel;
 use crate::serving::runtime;
 use crate::tree::{PLAIN, Tree};
 
-/// The bytecode layer, or none where it cannot be made; `None` is said, not an error.
-pub fn layer(
+/// What one layer of bytecode is made from: the wheels of one layer, or the standard library and the runtime. Each layer of
+/// wheels has its own, so that a distribution which leaves takes its bytecode along and nothing else is made again.
+pub struct Part {
+    pub key: Digest,
+    title: String,
+    /// Of the plan's distributions; none for the standard library and the runtime.
+    wheels: Option<Vec<usize>>,
+    wanted: Wanted,
+}
+
+/// The layers of bytecode that belong to `groups` of the plan's distributions, from the lock and the record of the run alone; or
+/// why there are none.
+pub fn parts(
     project: &Project,
     plan: &Plan,
+    groups: &[Vec<usize>],
     files: Option<&BaseFiles<'_>>,
+) -> Result<Vec<Part>, &'static str> {
+    let files = files.ok_or("the base's interpreter is not Debian's")?;
+    let interpreter =
+        interpreter(files.base).ok_or("the lock's base has no linux/amd64, whose interpreter compiles")?;
+    let python = plan.production.target.python.minor_only();
+    let wanted = Wanted::of(project);
+    let mut parts = vec![Part {
+        key: own_key(interpreter, python),
+        title: "bytecode of the standard library and the runtime".to_owned(),
+        wheels: None,
+        wanted: Wanted(Some(BTreeSet::new())),
+    }];
+    for group in groups {
+        let members: Vec<&Included> = group
+            .iter()
+            .map(|index| &plan.production.included[*index])
+            .collect();
+        let wanted = wanted.within(&members);
+        let serves = |one: &&Included| SERVER.contains(&one.package.name.as_ref());
+        if wanted.is_nothing() && !members.iter().any(serves) {
+            continue;
+        }
+        let first = members.first().map(|one| one.package.label()).unwrap_or_default();
+        let title = match members.len() {
+            1 => format!("bytecode of {first}"),
+            count => format!("bytecode of {first} and {} more", count - 1),
+        };
+        parts.push(Part {
+            key: wheels_key(interpreter, python, &members, &wanted),
+            title,
+            wheels: Some(group.clone()),
+            wanted,
+        });
+    }
+    Ok(parts)
+}
+
+/// The layers of `parts`, in their order; `found` are those that need not be made. None at all, and a line that says why, where the
+/// interpreter does not run.
+pub fn layers(
+    project: &Project,
+    plan: &Plan,
+    (parts, found): (&[Part], Vec<Option<MadeLayer>>),
+    files: &BaseFiles<'_>,
     session: &Session,
-) -> Result<Option<MadeLayer>, Failure> {
-    let Some(files) = files else {
-        session
-            .printer()
-            .say("no bytecode layer: the base's interpreter is not Debian's");
-        return Ok(None);
-    };
+) -> Result<Vec<MadeLayer>, Failure> {
+    if found.iter().all(Option::is_some) {
+        return Ok(found.into_iter().flatten().collect());
+    }
     // Whatever is built for, it is this platform's interpreter that compiles.
     let (store, base, reporter) = (files.store, files.base, session.reporter());
     let of_compiler = BaseFiles::new(store, base, PLATFORM);
@@ -40,48 +94,65 @@ pub fn layer(
         &of_compiler
     };
     let python = plan.production.target.python.minor_only();
-    let wanted = Wanted::of(project);
-    let Some(interpreter) = interpreter(base) else {
-        session
-            .printer()
-            .say("no bytecode layer: the lock's base has no linux/amd64, whose interpreter compiles");
-        return Ok(None);
-    };
-    let key = key(interpreter, plan, &wanted);
-    if let Some(layer) = layers::stored_layer(store, &key) {
-        return Ok(Some(layer));
-    }
     fetch::base(&project.manifest, files, session)?;
-    let wheels: Vec<_> = plan.production.included.iter().map(|one| &one.wheel).collect();
-    fetch::files(&project.manifest, &wheels, session)?;
-    let opened = wheels
+    let missing: Vec<(usize, &Part)> = parts
         .iter()
-        .map(|file| {
+        .enumerate()
+        .filter(|(index, _)| found[*index].is_none())
+        .collect();
+    let mut opened = Vec::new();
+    for (index, part) in &missing {
+        let Some(wheels) = &part.wheels else { continue };
+        let wheels: Vec<_> = wheels
+            .iter()
+            .map(|index| &plan.production.included[*index].wheel)
+            .collect();
+        fetch::files(&project.manifest, &wheels, session)?;
+        for file in wheels {
             let wheel = layers::open_wheel(store, &file.name, &file.digest)?;
             let source = layers::wheel_file(store, &wheel)?;
-            Ok((wheel, source))
-        })
-        .collect::<Result<Vec<_>, layers::LayerError>>()?;
-    let mut units = vec![library(files)?, own_runtime(python)];
-    for (wheel, source) in &opened {
-        units.extend(wheel_unit(wheel, source, python, &wanted)?);
+            opened.push((*index, &part.wanted, wheel, source));
+        }
+    }
+    // Compiled in one go, whatever layer they go to: the interpreter starts once per core.
+    let (mut units, mut owners) = (Vec::new(), Vec::new());
+    for (index, part) in &missing {
+        if part.wheels.is_none() {
+            units.extend([library(files)?, own_runtime(python)]);
+            owners.extend([*index, *index]);
+        }
+    }
+    for (index, wanted, wheel, source) in &opened {
+        if let Some(unit) = wheel_unit(wheel, source, python, wanted)? {
+            units.push(unit);
+            owners.push(*index);
+        }
     }
     let made = match compile(files, &units, &*reporter)? {
         Bytecode::Made(made) => made,
         Bytecode::Impossible(why) => {
-            session.printer().say(&format!("no bytecode layer: {why}"));
-            return Ok(None);
+            session.printer().say(&format!("no bytecode layers: {why}"));
+            return Ok(Vec::new());
         }
     };
-    let title = format!("bytecode of {} modules", made.len());
-    keyed_layer::<Failure>(store, key, 0, &title, || {
-        let mut tree = Tree::new();
-        for (path, bytes) in made {
+    let mut trees: BTreeMap<usize, Tree> = missing.iter().map(|(index, _)| (*index, Tree::new())).collect();
+    for (owner, files) in owners.into_iter().zip(made) {
+        let tree = trees.entry(owner).or_default();
+        for (path, bytes) in files {
             tree.insert_file(&path, bytes, PLAIN)?;
         }
-        Ok(tree)
-    })
-    .map(Some)
+    }
+    let mut layers = Vec::with_capacity(parts.len());
+    for (index, (part, found)) in parts.iter().zip(found).enumerate() {
+        layers.push(match found {
+            Some(layer) => layer,
+            None => {
+                let tree = trees.remove(&index).unwrap_or_default();
+                keyed_layer::<Failure>(store, part.key, 0, &part.title, || Ok(tree))?
+            }
+        });
+    }
+    Ok(layers)
 }
 
 /// The distributions' modules that serving was seen to load, as `pandas/core/frame` paths without endings; `None`: not recorded, so
@@ -107,6 +178,26 @@ impl Wanted {
         Self(Some(wanted))
     }
 
+    /// Those of `members`, as far as the lock knows what they provide: what another distribution is loaded for changes nothing here.
+    fn within(&self, members: &[&Included]) -> Self {
+        let Some(wanted) = &self.0 else {
+            return Self(None);
+        };
+        let unknown = members.iter().any(|one| one.package.imports.is_empty());
+        let heads: BTreeSet<&str> = members
+            .iter()
+            .flat_map(|one| &one.package.imports)
+            .filter_map(|module| module.split('.').next())
+            .collect();
+        let is_theirs =
+            |module: &&String| unknown || heads.contains(module.split('/').next().unwrap_or_default());
+        Self(Some(wanted.iter().filter(is_theirs).cloned().collect()))
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.0.as_ref().is_some_and(BTreeSet::is_empty)
+    }
+
     /// Whether the module at `path` below site-packages is worth compiling.
     fn has(&self, path: &str) -> bool {
         let module = path.strip_suffix(".py").unwrap_or(path);
@@ -118,14 +209,21 @@ impl Wanted {
 /// What is under the server is loaded by every image, and by no replay.
 const SERVER: [&str; 2] = ["granian", "msgspec"];
 
-fn key(interpreter: Digest, plan: &Plan, wanted: &Wanted) -> Digest {
-    let mut hasher = Hasher::new();
-    hasher.update(format!("bytecode {LAYOUT} {PREFIX} {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
-    hasher.update(interpreter.bytes());
-    for one in &plan.production.included {
+/// Of the standard library and the runtime: the same for every project on a base.
+fn own_key(interpreter: Digest, python: PythonVersion) -> Digest {
+    let mut hasher = begun(interpreter, python);
+    hasher.update(format!("{}\n", LIBRARY.join(" ")).as_bytes());
+    for (path, text) in runtime::FILES {
+        hasher.update(format!("{path} {}\n", Digest::of(text.as_bytes())).as_bytes());
+    }
+    hasher.finish()
+}
+
+fn wheels_key(interpreter: Digest, python: PythonVersion, members: &[&Included], wanted: &Wanted) -> Digest {
+    let mut hasher = begun(interpreter, python);
+    for one in members {
         hasher.update(one.wheel.digest.bytes());
     }
-    hasher.update(format!("{}\n", LIBRARY.join(" ")).as_bytes());
     match &wanted.0 {
         Some(wanted) => {
             for module in wanted {
@@ -134,10 +232,15 @@ fn key(interpreter: Digest, plan: &Plan, wanted: &Wanted) -> Digest {
         }
         None => hasher.update(b"*\n"),
     }
-    for (path, text) in runtime::FILES {
-        hasher.update(format!("{path} {}\n", Digest::of(text.as_bytes())).as_bytes());
-    }
     hasher.finish()
+}
+
+fn begun(interpreter: Digest, python: PythonVersion) -> Hasher {
+    let mut hasher = Hasher::new();
+    let version = env!("CARGO_PKG_VERSION");
+    hasher.update(format!("bytecode {LAYOUT} {PREFIX} {python} {version}\n").as_bytes());
+    hasher.update(interpreter.bytes());
+    hasher
 }
 
 /// Packages of the standard library that servers and numerical libraries load, parts of them or all; the rest (GUI, tests,

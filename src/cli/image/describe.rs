@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::contents::{CONTENTS_LABEL, Contents};
 use super::decide::{Freshness, Plan};
 use super::publish::Written;
 use super::{Args, Failure, Session};
 use crate::digest::Digest;
-use crate::image::{Description, LAYERS_LABEL};
+use crate::image::Description;
+use crate::layers::reuse::{self, LABEL, VERSION_LABEL};
 use crate::layers::{MadeLayer, Origin, pipeline};
 use crate::lock::base::Base;
 use crate::oci::Platform;
@@ -46,11 +48,9 @@ pub fn description(
             pyproject.display_name.clone(),
         ),
         ("org.opencontainers.image.created".to_owned(), created.to_string()),
-        (
-            "dev.mlrails.version".to_owned(),
-            env!("CARGO_PKG_VERSION").to_owned(),
-        ),
-        (LAYERS_LABEL.to_owned(), ours(layers).to_string()),
+        (VERSION_LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        (LABEL.to_owned(), json!(reuse::claims(layers)).to_string()),
+        (CONTENTS_LABEL.to_owned(), json!(Contents::of(plan)).to_string()),
     ]);
     if let Some(version) = &pyproject.version {
         labels.insert("org.opencontainers.image.version".to_owned(), version.to_string());
@@ -89,16 +89,6 @@ pub fn description(
     })
 }
 
-/// What a later build needs to reuse our layers without their bytes.
-fn ours(layers: &[MadeLayer]) -> serde_json::Value {
-    let listed = layers.iter().filter_map(|made| {
-        let key = made.key?;
-        let layer = &made.layer;
-        Some(json!({ "key": key, "diff_id": layer.diff_id, "digest": layer.digest, "size": layer.size }))
-    });
-    listed.collect()
-}
-
 /// The closing lines: what it is called, how large it is, what was made, how long it took, and what to type next.
 pub fn summary(args: &Args, written: &Written, made: &[MadeLayer], took: Duration, session: &Session) {
     let printer = session.printer();
@@ -116,6 +106,10 @@ pub fn summary(args: &Args, written: &Written, made: &[MadeLayer], took: Duratio
                 "size": made.layer.size,
                 "uncompressed_size": made.uncompressed_size,
                 "made": made.origin == Origin::Made,
+                "reused_from": match &made.origin {
+                    Origin::Reused { from, .. } => Some(from),
+                    _ => None,
+                },
             })).collect::<Vec<_>>(),
             "seconds": took.as_secs_f64(),
         }));

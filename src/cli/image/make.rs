@@ -1,14 +1,19 @@
 //! The layers of one platform's image, lowest first: base, wheels, runtime, bytecode, values, record, code.
 //!
-//! Whatever the store has is neither downloaded nor made: recipes follow from the lock alone, so wheels are fetched and
+//! Whatever the store or a previous image has is neither downloaded nor made: recipes follow from the lock alone, so wheels are fetched and
 //! opened only for layers that are missing.
 
+use std::collections::BTreeMap;
+
 use super::decide::Plan;
-use super::{Failure, Session};
+use super::previous::Network;
+use super::{Failure, Session, bytecode};
 use crate::cli::fetch;
 use crate::debian::BaseFiles;
 use crate::digest::Digest;
+use crate::layers::pipeline::PipelineError;
 use crate::layers::recipe::{PREFIX, Recipe};
+use crate::layers::reuse::{self, Previous};
 use crate::layers::sums::{Sum, Sums};
 use crate::layers::{self, Ingredients, MadeLayer, Origin, group, install, pipeline};
 use crate::lock::File;
@@ -18,43 +23,147 @@ use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
 use crate::python::target::PythonVersion;
 use crate::serving::{self, render, runtime};
+use crate::store::Store;
 use crate::tree::PLAIN;
 
 /// How many layers are ours; what is left of an engine's 127 is the base's.
 const BUDGET: usize = 60;
-/// Ours besides the wheels': runtime, bytecode, values, record, code.
+/// Ours besides those of wheels and their bytecode: environment, the library's bytecode, values, record, code.
 const OTHERS: usize = 5;
+
+/// What is known of the keyed layers before anything is made: from the lock, files.json and run.json alone.
+struct Keys {
+    base: Option<Digest>,
+    /// Of the plan's distributions, one layer each.
+    groups: Vec<Vec<usize>>,
+    wheels: Vec<Digest>,
+    bytecode: Vec<bytecode::Part>,
+    values: Digest,
+}
+
+impl Keys {
+    fn all(&self) -> impl Iterator<Item = &Digest> {
+        let bytecode = self.bytecode.iter().map(|part| &part.key);
+        self.base
+            .iter()
+            .chain(&self.wheels)
+            .chain(bytecode)
+            .chain([&self.values])
+    }
+}
+
+fn keys(
+    project: &Project,
+    plan: &Plan,
+    with_bytecode: bool,
+    files: Option<&BaseFiles<'_>>,
+    session: &Session,
+) -> Result<Keys, Failure> {
+    let included = &plan.production.included;
+    let python = plan.production.target.python.minor_only();
+    let items: Vec<group::Item<'_>> = included
+        .iter()
+        .map(|one| group::Item {
+            name: one.package.name.as_ref(),
+            size: one.wheel.size.unwrap_or_default(),
+        })
+        .collect();
+    // Each layer of wheels may have one of bytecode beside it.
+    let groups = group::group(&items, (BUDGET - OTHERS) / 2);
+    let wheels = groups
+        .iter()
+        .map(|group| Recipe::new(python, group.iter().map(|index| included[*index].wheel.digest)).key())
+        .collect();
+    let bytecode = match with_bytecode {
+        true => bytecode::parts(project, plan, &groups, files).unwrap_or_else(|why| {
+            session.printer().say(&format!("no bytecode layers: {why}"));
+            Vec::new()
+        }),
+        false => Vec::new(),
+    };
+    let base = files
+        .map(|files| layers::base::key(files.base, files.platform))
+        .transpose()?;
+    Ok(Keys {
+        base,
+        groups,
+        wheels,
+        bytecode,
+        values: pipeline::values_key(&plan.files, &plan.frozen, super::describe::epoch()?),
+    })
+}
+
+/// Layers that need not be made.
+struct Past<'a> {
+    store: &'a Store,
+    previous: Vec<Previous>,
+    /// In a registry, and in no image that was read.
+    kept: BTreeMap<Digest, MadeLayer>,
+    sums: &'a Sums,
+}
+
+impl Past<'_> {
+    /// This machine's own copy first: it needs no network.
+    fn layer(&self, key: &Digest) -> Option<MadeLayer> {
+        layers::stored_layer(self.store, key)
+            .or_else(|| reuse::layer(&self.previous, key, self.sums))
+            .or_else(|| self.kept.get(key).cloned())
+    }
+}
 
 /// All layers, each finished.
 pub fn layers(
     project: &Project,
     plan: &Plan,
-    bytecode: bool,
+    network: &Network<'_>,
+    sums: &Sums,
     session: &Session,
 ) -> Result<Vec<MadeLayer>, Failure> {
     let python: PythonVersion = plan.production.target.python.minor_only();
-    // First what is made in no time: a mistake there is told before anything is downloaded.
-    let (environment, own) = (environment(plan, python, session)?, own(project, plan, session)?);
-    // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
     let store = session.store()?;
     let files = match &plan.base {
         Base::Debian(debian) => Some(BaseFiles::new(&store, debian, plan.platform.name())),
         Base::Registry(_) => None,
     };
+    let keys = keys(project, plan, network.with_bytecode(), files.as_ref(), session)?;
+    // First what is made in no time: a mistake there is told before anything is downloaded.
+    let (environment, [record, code]) = (environment(plan, python, session)?, own(project, plan, session)?);
+    let missing: Vec<Digest> = keys
+        .all()
+        .filter(|key| layers::stored_layer(&store, key).is_none())
+        .copied()
+        .collect();
+    let mut past = Past {
+        store: &store,
+        previous: Vec::new(),
+        kept: BTreeMap::new(),
+        sums,
+    };
+    if !missing.is_empty() {
+        past.previous = network.previous(project, plan, sums)?;
+        let offered = |key: &&Digest| past.previous.iter().any(|image| image.has(key));
+        let elsewhere = missing.iter().filter(|key| !offered(key));
+        past.kept = network.kept(elsewhere, sums)?.into_iter().collect();
+    }
+    let values = values(project, plan, keys.values, &past)?;
+    // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
     let (base, wheels, bytecode) = std::thread::scope(|threads| {
-        let base = threads.spawn(|| base(project, plan, files.as_ref(), session));
-        let bytecode = threads.spawn(|| match bytecode {
-            true => super::bytecode::layer(project, plan, files.as_ref(), session),
-            false => Ok(None),
+        let base = threads.spawn(|| base(project, plan, files.as_ref(), &past, session));
+        let bytecode = threads.spawn(|| match &files {
+            Some(files) if !keys.bytecode.is_empty() => {
+                let found = keys.bytecode.iter().map(|part| past.layer(&part.key)).collect();
+                bytecode::layers(project, plan, (&keys.bytecode, found), files, session)
+            }
+            _ => Ok(Vec::new()),
         });
-        let wheels = wheels(project, plan, python, session);
+        let wheels = wheels(project, plan, &keys, &past, session);
         (joined(base), wheels, joined(bytecode))
     });
     let mut made = vec![base?];
     made.extend(wheels?);
     made.push(environment);
     made.extend(bytecode?);
-    made.extend(own);
+    made.extend([values, record, code]);
     Ok(made)
 }
 
@@ -79,15 +188,33 @@ fn environment(plan: &Plan, python: PythonVersion, session: &Session) -> Result<
     )?)
 }
 
-/// The project's own: trained values, the record of the run, code.
-fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 3], Failure> {
+/// The trained values. Where a previous image has them, they need not be on this machine.
+fn values(project: &Project, plan: &Plan, key: Digest, past: &Past<'_>) -> Result<MadeLayer, Failure> {
+    let found = past.layer(&key);
+    match (
+        pipeline::check_values(project.root(), &plan.files, &plan.frozen),
+        found,
+    ) {
+        (Err(PipelineError::Missing { .. }), Some(layer))
+            if matches!(layer.origin, Origin::Reused { .. }) =>
+        {
+            Ok(layer)
+        }
+        (Err(error), _) => Err(error.into()),
+        (Ok(()), Some(layer)) => Ok(layer),
+        (Ok(()), None) => {
+            let epoch = super::describe::epoch()?;
+            layers::keyed_layer(past.store, key, epoch, "trained values", || {
+                Ok(pipeline::values(project.root(), &plan.files, &plan.frozen)?)
+            })
+        }
+    }
+}
+
+/// The project's own that is made at every build: the record of the run, the code.
+fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 2], Failure> {
     let store = session.store()?;
     let epoch = super::describe::epoch()?;
-    pipeline::check_values(project.root(), &plan.files, &plan.frozen)?;
-    let values_key = pipeline::values_key(&plan.files, &plan.frozen, epoch);
-    let values = layers::keyed_layer(&store, values_key, epoch, "trained values", || {
-        Ok::<_, Failure>(pipeline::values(project.root(), &plan.files, &plan.frozen)?)
-    })?;
     let record = layers::layer_from_tree(
         &store,
         &pipeline::run_record(project.root())?,
@@ -102,13 +229,14 @@ fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 
         code.insert_file(&format!("{}/{path}", pipeline::APP), bytes, PLAIN)?;
     }
     let code = layers::layer_from_tree(&store, &code, epoch, "project code")?;
-    Ok([values, record, code])
+    Ok([record, code])
 }
 
 fn base(
     project: &Project,
     plan: &Plan,
     files: Option<&BaseFiles<'_>>,
+    past: &Past<'_>,
     session: &Session,
 ) -> Result<MadeLayer, Failure> {
     match (&plan.base, files) {
@@ -118,7 +246,7 @@ fn base(
         ))),
         (Base::Debian(_), None) => Err(Failure::new("the base has no files for this platform")),
         (Base::Debian(debian), Some(files)) => {
-            if let Some(layer) = layers::base::stored(files.store, debian, files.platform)? {
+            if let Some(layer) = past.layer(&layers::base::key(debian, files.platform)?) {
                 return Ok(layer);
             }
             fetch::base(&project.manifest, files, session)?;
@@ -131,45 +259,47 @@ fn base(
 fn wheels(
     project: &Project,
     plan: &Plan,
-    python: PythonVersion,
+    keys: &Keys,
+    past: &Past<'_>,
     session: &Session,
 ) -> Result<Vec<MadeLayer>, Failure> {
-    let (store, reporter) = (session.store()?, session.reporter());
+    let (store, reporter) = (past.store, session.reporter());
+    let python = plan.production.target.python.minor_only();
     let included = &plan.production.included;
-    let items: Vec<group::Item<'_>> = included
-        .iter()
-        .map(|one| group::Item {
-            name: one.package.name.as_ref(),
-            size: one.wheel.size.unwrap_or_default(),
-        })
-        .collect();
-    let groups = group::group(&items, BUDGET - OTHERS);
-    let keys: Vec<Digest> = groups
-        .iter()
-        .map(|group| Recipe::new(python, group.iter().map(|index| included[*index].wheel.digest)).key())
-        .collect();
-    let stored: Vec<Option<MadeLayer>> = keys.iter().map(|key| layers::stored_layer(&store, key)).collect();
+    let found: Vec<Option<MadeLayer>> = keys.wheels.iter().map(|key| past.layer(key)).collect();
     let all: Vec<Digest> = included.iter().map(|one| one.wheel.digest).collect();
-    if stored.iter().all(Option::is_some) && layers::known_apart(&store, python, &all) {
-        return Ok(stored.into_iter().flatten().collect());
+    // What is in one image together was found apart when that was made.
+    let apart = || {
+        layers::known_apart(store, python, &all) || past.previous.iter().any(|image| image.has_wheels(&all))
+    };
+    if found.iter().all(Option::is_some) && apart() {
+        return Ok(found.into_iter().flatten().collect());
     }
     // Collisions are between any two, so all are opened; the bytes of those that were opened before are not needed.
     let files: Vec<&File> = included.iter().map(|one| &one.wheel).collect();
     fetch::files(&project.manifest, &files, session)?;
     let opened = files
         .iter()
-        .map(|file| layers::open_wheel(&store, &file.name, &file.digest))
+        .map(|file| layers::open_wheel(store, &file.name, &file.digest))
         .collect::<Result<Vec<_>, _>>()?;
-    layers::refuse_collisions(&store, python, &opened.iter().collect::<Vec<_>>())?;
-    let recipes: Vec<Ingredients<'_>> = groups
+    layers::refuse_collisions(store, python, &opened.iter().collect::<Vec<_>>())?;
+    let missing: Vec<Ingredients<'_>> = keys
+        .groups
         .iter()
-        .map(|group| Ingredients::new(python, group.iter().map(|index| &opened[*index]).collect()))
+        .zip(&found)
+        .filter(|(_, found)| found.is_none())
+        .map(|(group, _)| Ingredients::new(python, group.iter().map(|index| &opened[*index]).collect()))
         .collect();
-    Ok(layers::layers_from_wheels(&store, &recipes, &*reporter)?)
+    let mut made = layers::layers_from_wheels(store, &missing, &*reporter)?.into_iter();
+    Ok(found
+        .into_iter()
+        .filter_map(|found| found.or_else(|| made.next()))
+        .collect())
 }
 
-/// Adds what was made to mlrails.sum; with `locked`, refuses what it does not vouch for.
-pub fn vouch(made: &[MadeLayer], locked: bool, sums: &mut Sums) -> Result<(), Failure> {
+/// Adds what was made to mlrails.sum; with `locked`, refuses what it does not vouch for. What was reused unproven is said, and not
+/// added: only what was made from bytes is.
+pub fn vouch(made: &[MadeLayer], locked: bool, sums: &mut Sums, session: &Session) -> Result<(), Failure> {
     for layer in made {
         let Some(key) = layer.key else { continue };
         if locked && sums.vouched(&key).is_none() && layer.origin != Origin::Made {
@@ -177,12 +307,24 @@ pub fn vouch(made: &[MadeLayer], locked: bool, sums: &mut Sums) -> Result<(), Fa
                 "mlrails.sum does not vouch for the layer {}",
                 layer.title
             ))
-            .hint("build once without --locked and commit mlrails.sum"));
+            .hint(
+                "build once without --locked and commit mlrails.sum; --no-reuse makes it from its wheels",
+            ));
+        }
+        if let Origin::Reused { from, vouched } = &layer.origin {
+            if !vouched {
+                session.printer().warn(&format!(
+                    "the layer {} is reused from {from} unproven: mlrails.sum does not know it",
+                    layer.title
+                ));
+            }
+            continue;
         }
         let sum = Sum {
             digest: layer.layer.digest,
             diff_id: layer.layer.diff_id,
             size: layer.layer.size,
+            uncompressed_size: layer.uncompressed_size,
             title: layer.title.clone(),
         };
         sums.add(key, sum)?;

@@ -3,10 +3,12 @@
 //! Project → Targets → Lock → Plan → Layers → Image → Destination. Each stage takes the last one's value and returns its own.
 
 mod bytecode;
+pub(super) mod contents;
 pub(super) mod decide;
 mod describe;
-mod explain;
+pub(super) mod explain;
 mod make;
+mod previous;
 mod publish;
 
 use std::path::PathBuf;
@@ -31,7 +33,11 @@ Examples:
   mlrails image --tag registry.example/churn:1 --push   build and push; no engine, no root
   mlrails image --load --tag churn:1                    into Docker or Podman
   mlrails image --output churn.tar                      an OCI archive (x.docker.tar: for old engines)
-  mlrails image --explain                               why each distribution is in, and what was left out"
+  mlrails image --explain                               why each distribution is in, what it weighs, what was left out
+
+A machine with no cache (a fresh CI runner) downloads no wheel, base or trained value that the image at --tag, or at
+--cache-from, has already, if mlrails.sum, which belongs in version control, vouches for the layer:
+  mlrails image --tag registry.example/churn:$COMMIT --cache-from registry.example/churn:main --push"
 )]
 pub struct Args {
     /// A name for the image; may be given several times
@@ -64,6 +70,12 @@ pub struct Args {
     /// Build although the artifacts are older than the code; the image's label says so
     #[arg(long)]
     pub allow_stale: bool,
+    /// Another image in a registry whose layers may be reused; may be given several times
+    #[arg(long = "cache-from", value_name = "REF")]
+    pub cache_from: Vec<String>,
+    /// Reuse no layer of an image in a registry: make all that this machine does not have
+    #[arg(long, conflicts_with = "cache_from")]
+    pub no_reuse: bool,
     /// A registry that is reached by plain http; may be given several times
     #[arg(long = "insecure-registry", value_name = "HOST")]
     pub insecure_registries: Vec<String>,
@@ -79,6 +91,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let fresh = decide::freshness(&project, args.allow_stale, session)?;
     let lock = decide::locked(&project, &targets, args.locked, session)?;
     let mut sums = Sums::read(project.root())?;
+    let network = previous::Network::new(&args, &names, session)?;
     let mut images = Vec::new();
     let mut made = Vec::new();
     for platform in &targets.platforms {
@@ -88,8 +101,11 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         if args.explain {
             explain::production(&project, &plan, session);
         }
-        let layers = make::layers(&project, &plan, !args.no_bytecode, session)?;
-        make::vouch(&layers, args.locked, &mut sums)?;
+        let layers = make::layers(&project, &plan, &network, &sums, session)?;
+        make::vouch(&layers, args.locked, &mut sums, session)?;
+        if args.explain {
+            explain::layers(&layers, &args, session);
+        }
         let description = describe::description(&project, &plan, &layers, fresh)?;
         images.push(assemble(
             layers.iter().map(|made| made.layer.clone()).collect(),
@@ -107,7 +123,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
             ));
         }
     }
-    let published = publish::publish(&args, &names, &project, images, session)?;
+    let published = publish::publish(&args, &names, &project, images, &network, session)?;
     sums.write()?;
     describe::summary(&args, &published, &made, started.elapsed(), session);
     Ok(Exit::Done)

@@ -1,12 +1,12 @@
 //! Where the image goes: a registry, an engine, an archive, a layout; the project's dist/ when nothing is said.
 
+use super::previous::Network;
 use super::{Args, Failure, Session};
 use crate::destination::{Output, Published, archive, engine, is_here, layout, registry};
 use crate::digest::Digest;
 use crate::oci::reference::HUB;
 use crate::oci::{Image, Publishable, Reference};
 use crate::project::Project;
-use crate::registry::{Keychain, Registry};
 
 /// Where the image is now.
 pub struct Written {
@@ -56,6 +56,7 @@ pub fn publish(
     tags: &[Reference],
     project: &Project,
     images: Vec<Image>,
+    network: &Network<'_>,
     session: &Session,
 ) -> Result<Written, Failure> {
     let mut image = Publishable::from_images(images)?;
@@ -72,8 +73,7 @@ pub fn publish(
     let mut next = None;
     let is_local = args.load || args.output.is_some() || !args.push;
     if args.push || !is_here(&image) {
-        let client = session.client(&args.insecure_registries)?;
-        let registries = Registry::new(client, Keychain::from_environment());
+        let registries = network.registry()?;
         if args.push {
             for (target, tags) in by_repository(tags) {
                 let pushed = registry::publish(&registries, target, &tags, &image, &store, &*reporter);
