@@ -74,7 +74,7 @@ impl Site {
 }
 
 /// The minor of this machine's Python, as commands in a home of their own find it.
-fn here() -> String {
+pub fn here() -> String {
     let script = "import sys; print('%d.%d' % sys.version_info[:2])";
     let output = std::process::Command::new("/usr/bin/env")
         .args(["python3", "-c", script])

@@ -32,6 +32,7 @@ mod push;
 mod push_peers;
 mod resolve;
 mod reuse;
+mod rivals;
 mod road;
 mod road_peers;
 mod run;

@@ -417,9 +417,19 @@ fn inputs(manifest: &Manifest, args: &Args) -> Result<Inputs, Failure> {
         overrides: plain(&pyproject.uv.overrides),
         environments: pyproject.uv.environments.clone(),
         required_environments,
+        conflicts: (pyproject.uv.conflicts.iter())
+            .map(|set| set.iter().map(prove::scope).collect())
+            .collect(),
         places: places(pyproject),
         requires_python_place: pyproject.requires_python_place.as_ref().map(line),
     };
+    for name in &pyproject.uv.excluded {
+        // An override that holds nowhere.
+        let never = requirement::parse(&format!("{name} ; python_version < '0'"));
+        inputs
+            .overrides
+            .push(never.map_err(|error| Failure::new(error.to_string()))?);
+    }
     if serves(manifest) {
         let group: GroupName = SERVING_GROUP
             .parse()

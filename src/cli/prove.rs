@@ -72,7 +72,7 @@ pub fn asked(
     })
 }
 
-fn scope(conflict: &Conflict) -> Scope {
+pub fn scope(conflict: &Conflict) -> Scope {
     match conflict {
         Conflict::Extra(name) => Scope::Extra(name.clone()),
         Conflict::Group(name) => Scope::Group(name.clone()),

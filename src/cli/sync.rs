@@ -16,6 +16,7 @@ use crate::layers::environment::{Change, Environment, State};
 use crate::layers::open_wheel;
 use crate::lock::{File, Lock, Package, SERVING_GROUP, Source};
 use crate::project::Manifest;
+use crate::project::uv::Conflict;
 use crate::python::target::PythonVersion;
 use crate::python::wheel::Wheel;
 use crate::reporter::Unit;
@@ -71,7 +72,13 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let state = environment.state();
     let interpreter = interpreter(&args, &manifest, &lock, state.as_ref(), session)?;
     let says_default = manifest.pyproject.uv.default_groups.is_some();
-    let selected = selection(&args, &lock, &interpreter, says_default)?;
+    let selected = selection(
+        &args,
+        &lock,
+        &interpreter,
+        says_default,
+        &manifest.pyproject.uv.conflicts,
+    )?;
 
     environment.make(&interpreter)?;
     environment.link_project(&interpreter, &sources(&manifest))?;
@@ -195,6 +202,7 @@ fn selection<'lock>(
     lock: &'lock Lock,
     interpreter: &Interpreter,
     says_default: bool,
+    conflicts: &[Vec<Conflict>],
 ) -> Result<Vec<Selected<'lock>>, Failure> {
     let target = interpreter
         .target()
@@ -230,6 +238,22 @@ fn selection<'lock>(
     } else {
         &args.extra
     };
+    for set in conflicts {
+        let chosen = set.iter().filter(|conflict| match conflict {
+            Conflict::Extra(name) => extras.contains(name),
+            Conflict::Group(name) => groups.contains(name),
+        });
+        let names: Vec<String> = chosen
+            .map(|conflict| super::prove::scope(conflict).to_string())
+            .collect();
+        if names.len() > 1 {
+            return Err(Failure::new(format!(
+                "{} exclude each other: [tool.uv] conflicts says so",
+                names.join(" and ")
+            ))
+            .hint("choose one of them"));
+        }
+    }
     let tags = target.tags();
     let selected = lock.select(&target, &groups, extras)?;
     selected

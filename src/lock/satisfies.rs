@@ -22,6 +22,8 @@ pub struct Wanted {
     pub groups: Vec<GroupName>,
     pub default_groups: Vec<GroupName>,
     pub requirements: Vec<(Scope, Requirement)>,
+    /// Extras and groups of which at most one of a set is ever installed.
+    pub conflicts: Vec<Vec<Scope>>,
     /// Everything else that decides a solution, as canonical lines.
     pub options: Vec<String>,
 }
@@ -39,6 +41,17 @@ pub enum Outdated {
     Unmet(#[from] Unmet),
 }
 
+/// That no two of `set` are installed together.
+fn at_most_one(set: &[Scope]) -> MarkerTree {
+    let mut only = MarkerTree::TRUE;
+    for (at, one) in set.iter().enumerate() {
+        for other in set[at + 1..].iter().filter(|other| *other != one) {
+            only = only.and(one.marker().and(other.marker()).negate());
+        }
+    }
+    only
+}
+
 impl Wanted {
     /// All environments that the lock is for, as one marker.
     pub fn universe(&self) -> MarkerTree {
@@ -50,10 +63,35 @@ impl Wanted {
             .environments
             .iter()
             .fold(MarkerTree::FALSE, |all, environment| all.or(*environment));
-        match self.environments.is_empty() {
+        let universe = match self.environments.is_empty() {
             true => python,
             false => python.and(environments),
+        };
+        self.conflicts
+            .iter()
+            .fold(universe, |universe, set| universe.and(at_most_one(set)))
+    }
+
+    /// The choices that the declared conflicts leave, each a marker: none of a set first, then one of it. They are disjoint, and one alone
+    /// where nothing conflicts.
+    pub fn choices(&self) -> Vec<MarkerTree> {
+        let mut choices = vec![MarkerTree::TRUE];
+        for set in &self.conflicts {
+            let chosen = set.iter().map(Scope::marker);
+            let none = chosen
+                .clone()
+                .fold(MarkerTree::TRUE, |all, one| all.and(one.negate()));
+            let only = at_most_one(set);
+            let of_set: Vec<MarkerTree> = [none]
+                .into_iter()
+                .chain(chosen.map(|one| one.and(only)))
+                .collect();
+            choices = (choices.iter())
+                .flat_map(|choice| of_set.iter().map(|one| choice.and(*one)))
+                .filter(|choice| !choice.is_false())
+                .collect();
         }
+        choices
     }
 
     /// `marker` as it is written in a lock: what requires-python already says is left out.

@@ -22,6 +22,8 @@ pub struct Uv {
     pub find_links: Vec<String>,
     pub constraints: Vec<Declared>,
     pub overrides: Vec<Declared>,
+    /// Names that are left out wherever they are required.
+    pub excluded: Vec<PackageName>,
     /// Each entry lists extras and groups of which at most one is installed.
     pub conflicts: Vec<Vec<Conflict>>,
     pub environments: Vec<MarkerTree>,
@@ -92,6 +94,7 @@ pub(super) fn read(table: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Uv {
         find_links: values(table.strings("find-links", mistakes)),
         constraints: declared(table, "constraint-dependencies", mistakes),
         overrides: declared(table, "override-dependencies", mistakes),
+        excluded: names(table, "exclude-dependencies", mistakes),
         conflicts: conflicts(table, mistakes),
         environments: markers(table, "environments", mistakes),
         required_environments: markers(table, "required-environments", mistakes),

@@ -57,6 +57,8 @@ pub struct Inputs {
     pub environments: Vec<MarkerTree>,
     /// Environments in which every package that reaches them must have a usable file.
     pub required_environments: Vec<MarkerTree>,
+    /// Extras and groups of which at most one of a set is ever installed.
+    pub conflicts: Vec<Vec<Scope>>,
     /// Where the project's own requirements are written, for messages.
     pub places: Vec<Written>,
     pub requires_python_place: Option<String>,
@@ -376,6 +378,11 @@ impl Inputs {
                 marker.try_to_string().unwrap_or_default()
             ));
         }
+        for set in &self.conflicts {
+            let mut names: Vec<String> = set.iter().map(ToString::to_string).collect();
+            names.sort();
+            lines.push(format!("conflict = {}", names.join(", ")));
+        }
         Wanted {
             requires_python: self.requires_python.clone(),
             environments: self.environments.clone(),
@@ -383,6 +390,7 @@ impl Inputs {
             groups: self.groups.keys().cloned().collect(),
             default_groups: self.default_groups.clone(),
             requirements: self.overridden(roots),
+            conflicts: self.conflicts.clone(),
             options: lines,
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct Context<'a> {
     pub preferences: &'a Preferences,
     selector: Arc<Selector>,
     universe: MarkerTree,
+    /// What the declared conflicts leave to be chosen, each a fork.
+    choices: Vec<MarkerTree>,
     constraints: HashMap<&'a PackageName, Vec<&'a Requirement>>,
     overrides: HashMap<&'a PackageName, Vec<&'a Requirement>>,
     tries: Tries,
@@ -91,6 +93,7 @@ impl<'a> Context<'a> {
             preferences,
             selector: Arc::new(Selector::new(inputs, options, roots, required)),
             universe: wanted.universe(),
+            choices: wanted.choices(),
             constraints: by_name(&inputs.constraints),
             overrides: by_name(&inputs.overrides),
             tries: Tries::default(),
@@ -205,7 +208,7 @@ struct Fork {
 /// Solves all environments of `context`. Their solutions are disjoint and cover them.
 pub(super) fn solve(context: &Context<'_>) -> Result<Vec<Solution>, ResolveError> {
     let mut preferences = context.preferences.clone();
-    let mut stack: Vec<Fork> = start(context).into_iter().map(Fork::new).collect();
+    let mut stack: Vec<Fork> = chosen(context, start(context)).map(Fork::new).collect();
     stack.reverse();
     if let Some(fork) = stack.last() {
         // Their pages and metadata are read side by side, and not one after the other as they are met.
@@ -227,6 +230,15 @@ pub(super) fn solve(context: &Context<'_>) -> Result<Vec<Solution>, ResolveError
         }
     }
     Ok(solutions)
+}
+
+/// `parts`, each split by what declared conflicts leave to be chosen: what conflicts is never solved together. In an order that does
+/// not depend on whether the parts are an earlier lock's, since the first fork's pins are the others' preferences.
+fn chosen(context: &Context<'_>, parts: Vec<MarkerTree>) -> impl Iterator<Item = MarkerTree> {
+    context.choices.iter().flat_map(move |choice| {
+        let split: Vec<MarkerTree> = parts.iter().map(|part| part.and(*choice)).collect();
+        split.into_iter().filter(|part| !part.is_false())
+    })
 }
 
 /// Where solving starts: the environments that are asked for, or the forks of the earlier lock.
@@ -645,15 +657,16 @@ fn dependencies(
 
 fn root_dependencies(context: &Context<'_>, fork: &Fork) -> Result<Dependencies, ResolveError> {
     let mut dependencies = Vec::new();
-    for (_, requirement) in context.roots {
+    for (scope, requirement) in context.roots {
         for requirement in context.effective(std::slice::from_ref(requirement)) {
             if let Some(VersionOrUrl::Url(_)) = requirement.version_or_url {
                 return Err(ResolveError::Unsupported {
                     requirement: requirement.name.to_string(),
-                    rule: "comes from a URL, which is not locked yet; use a version from an index".to_owned(),
+                    rule: "comes from a URL that nobody has read".to_owned(),
                 });
             }
-            if fork.environment.includes(requirement.marker) {
+            // What an extra or a group asks for, a fork for its rival does not have.
+            if fork.environment.includes(requirement.marker.and(scope.marker())) {
                 push(context, &requirement, requirement.marker, fork, &mut dependencies);
             }
         }
