@@ -114,6 +114,9 @@ fn a_folder_of_the_project_is_locked_by_what_it_says_and_installed() {
     // What it says of itself changed: that is noticed, and nothing else moves.
     project(&site.bench.path("libs/mine"), "mine", "1.6", "\"other\"");
     site.run(&server, &["lock", "--check"]).expect(1);
+    site.run(&server, &["sync"])
+        .expect(1)
+        .says(&["is out of date", "direct mine @ libs/mine"]);
     site.run(&server, &["lock"]).expect(0);
     assert_eq!(labels(&site), ["mine 1.6", "other 1.0"]);
 }

@@ -39,6 +39,7 @@ mod run;
 mod schema;
 mod serving;
 mod splice;
+mod stability;
 mod support;
 mod sync;
 mod universes;

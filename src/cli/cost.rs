@@ -114,6 +114,34 @@ pub fn warn(all: &[Weighed], accelerator: Option<&str>, session: &Session) {
     }
 }
 
+/// One line for each platform: what production downloads there, and how much more or less than before.
+pub fn totals(before: &[Weighed], after: &[Weighed]) -> Vec<String> {
+    let line = |one: &Weighed| {
+        let total = one.cost.total;
+        let old = before
+            .iter()
+            .find(|old| old.target.platform == one.target.platform);
+        let more = match old.map(|old| i128::from(total.bytes) - i128::from(old.cost.total.bytes)) {
+            None => String::new(),
+            Some(0) => ", as before".to_owned(),
+            Some(more) => {
+                let amount = Size {
+                    bytes: u64::try_from(more.unsigned_abs()).unwrap_or(u64::MAX),
+                    unknown: 0,
+                };
+                let word = if more > 0 { "more" } else { "less" };
+                format!(", {} {word} than before", megabytes(amount))
+            }
+        };
+        format!(
+            "production on {} downloads {}{more}",
+            one.target.platform,
+            megabytes(total)
+        )
+    };
+    after.iter().map(line).collect()
+}
+
 /// `--explain-size`, as text.
 pub fn explain(all: &[Weighed], session: &Session) {
     let printer = session.printer();

@@ -239,6 +239,21 @@ pub fn lines(manifest: &Manifest, asked: &[Asked]) -> Vec<String> {
     asked.iter().map(line).collect()
 }
 
+/// Whether a lock has its packages from where the project says today. What installs from a lock asks no place, so the lines decide.
+pub fn agrees(manifest: &Manifest, lock: &Lock) -> Result<(), Failure> {
+    let is = lines(manifest, &asked(manifest)?);
+    let was: Vec<&String> = (lock.mlrails.inputs.iter())
+        .filter(|line| line.starts_with("direct "))
+        .collect();
+    let new = is.iter().find(|line| !was.contains(line));
+    let gone = was.iter().find(|line| !is.contains(line));
+    match (new, gone) {
+        (Some(line), _) => Err(super::lock::outgrown(&format!("`{line}` is new"))),
+        (None, Some(line)) => Err(super::lock::outgrown(&format!("`{line}` is gone"))),
+        (None, None) => Ok(()),
+    }
+}
+
 /// A short digest of what says which requirements a path has.
 fn state(path: &Path) -> String {
     let mut hasher = crate::digest::Hasher::new();

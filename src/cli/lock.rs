@@ -268,8 +268,11 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     }
     lock.write(&path)?;
     // Of a first lock everything is new: the file says it better.
-    let changes = old.map_or_else(Vec::new, |old| diff(Some(&old), &lock));
+    let changes = old.as_ref().map_or_else(Vec::new, |old| diff(Some(old), &lock));
+    let before = old.map(|old| cost::weigh(&old, &inputs, &options, session));
+    let before = before.transpose()?.unwrap_or_default();
     let mut weighed = cost::weigh(&lock, &inputs, &options, session)?;
+    let totals = cost::totals(&before, &weighed);
     cost::warn(&weighed, accelerator(&manifest), session);
     weighed.retain(|_| args.explain_size);
     report(
@@ -281,6 +284,9 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         started,
         "was written",
     );
+    if !session.is_json() {
+        totals.iter().for_each(|line| session.printer().say(line));
+    }
     Ok(Exit::Done)
 }
 
@@ -343,6 +349,7 @@ fn attach_base(manifest: &Manifest, args: &Args, lock: &mut Lock, session: &Sess
 pub fn current(manifest: &Manifest) -> Result<Lock, Failure> {
     let lock = there(manifest)?;
     let wanted = wanted(manifest, &lock)?;
+    direct::agrees(manifest, &lock)?;
     refreshed(&lock, &wanted).map_err(|why| outgrown(&why))
 }
 
@@ -352,6 +359,7 @@ pub fn installable(manifest: &Manifest) -> Result<Lock, Failure> {
     let lock = there(manifest)?;
     let mut wanted = wanted(manifest, &lock)?;
     if lock.created_by == CREATED_BY {
+        direct::agrees(manifest, &lock)?;
         return refreshed(&lock, &wanted).map_err(|why| outgrown(&why));
     }
     let serving = |scope: &Scope| matches!(scope, Scope::Group(name) if name.as_ref() == SERVING_GROUP);
@@ -377,7 +385,7 @@ fn wanted(manifest: &Manifest, lock: &Lock) -> Result<Wanted, Failure> {
     })
 }
 
-fn outgrown(why: &dyn std::fmt::Display) -> Failure {
+pub(super) fn outgrown(why: &dyn std::fmt::Display) -> Failure {
     Failure::new(format!("{FILE_NAME} is out of date: {why}")).hint(HINT)
 }
 
@@ -665,13 +673,18 @@ fn other_locks(root: &Path) -> Vec<String> {
     found
 }
 
-/// Import names of versions that did not move are known already.
+/// Import names of versions that did not move are known already; what a folder or a repository holds is not told by its version.
 fn keep_imports(old: &Lock, new: &mut Lock) {
     for package in &mut new.packages {
         let known = old
             .packages
             .iter()
-            .find(|known| known.name == package.name && known.version == package.version);
+            .find(|known| known.name == package.name && known.version == package.version)
+            .filter(|known| match &package.source {
+                Source::Files { .. } => true,
+                Source::Archive(_) | Source::Vcs { .. } => known.source == package.source,
+                Source::Directory { .. } => false,
+            });
         if let Some(known) = known.filter(|_| package.imports.is_empty()) {
             package.imports = known.imports.clone();
             package.built = known.built.clone();
