@@ -190,8 +190,10 @@ pub async fn resolve(
             wanted.packages,
         )?)
     };
+    // All of them to their end: which one fails first in time must not decide what is said.
     let found =
-        futures::future::try_join_all(wanted.platforms.iter().map(|platform| of_platform(platform))).await?;
+        futures::future::join_all(wanted.platforms.iter().map(|platform| of_platform(platform))).await;
+    let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut packages = BTreeMap::new();
     let mut facts: Option<(&str, Facts)> = None;
     for (platform, debs) in wanted.platforms.iter().zip(found) {
