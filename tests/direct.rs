@@ -8,7 +8,10 @@ use mlrails::lock::{Location, Source};
 
 use crate::builds::Site;
 use crate::support::index::{Server, Shelf};
+use crate::support::road::{LOCK, road};
 use crate::support::sdists::BACKEND;
+use crate::support::validator::{merged, validate};
+use crate::support::wheels::MakeWheel;
 
 const SYSTEM: &str = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
 
@@ -258,4 +261,45 @@ fn a_place_may_hold_where_a_marker_does() {
     assert_eq!(labels(&site), ["mine 1.5", "mine 9.0"]);
     site.run(&server, &["sync"]).expect(0);
     assert_eq!(site.python("import mine; print(mine.VERSION)"), "1.5");
+}
+
+#[test]
+fn an_image_holds_what_came_from_folders_repositories_and_files() {
+    let Some(road) = road("an image with packages from folders, repositories and files", &[]) else {
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let at = road.copy(scratch.path());
+    project(&at.join("libs/near"), "near", "1.0", "");
+    let repository = scratch.path().join("repository");
+    project(&repository, "far", "2.0", "");
+    git(&repository, &["init", "-q"]);
+    commit(&repository);
+    let wheel = MakeWheel::new("packed", "3.0").file("packed.py", "");
+    fs::create_dir(at.join("files")).unwrap();
+    fs::write(at.join("files").join(wheel.file_name()), wheel.build()).unwrap();
+    let text = fs::read_to_string(at.join("pyproject.toml")).unwrap().replace(
+        "dependencies = [",
+        &format!(
+            "dependencies = [\n    \"near\", \"packed\", \"far @ git+file://{}\",",
+            repository.display()
+        ),
+    );
+    let sources = format!(
+        "{text}\n[tool.uv.sources]\nnear = {{ path = \"libs/near\" }}\npacked = {{ path = \"files/{}\" }}\n",
+        wheel.file_name()
+    );
+    fs::write(at.join("pyproject.toml"), sources).unwrap();
+    fs::write(
+        at.join("mlrails.toml"),
+        "[dependencies]\nkeep = [\"near\", \"far\", \"packed\"]\n",
+    )
+    .unwrap();
+    road.on(&at, &LOCK).run().expect(0);
+    road.on(&at, &["image"]).run().expect(0);
+    let paths = merged(&validate(&at.join("dist/churn")));
+    for module in ["near", "far", "packed"] {
+        let path = format!("opt/venv/lib/python3.11/site-packages/{module}.py");
+        assert!(paths.contains_key(&path), "{module}");
+    }
 }
