@@ -11,6 +11,7 @@ mod conflicts;
 mod debian;
 mod direct;
 mod floors;
+mod forks;
 mod frame;
 mod freshness;
 mod graph;

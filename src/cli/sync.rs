@@ -254,7 +254,8 @@ fn selection<'lock>(
             .hint("choose one of them"));
         }
     }
-    let tags = target.tags();
+    // What a Mac runs is not asked: its wheels are those that the lock has for any.
+    let tags = target.tags_of_any_macos();
     let selected = lock.select(&target, &groups, extras)?;
     selected
         .into_iter()

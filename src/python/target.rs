@@ -284,11 +284,20 @@ impl Target {
         self.platform.machine()
     }
 
-    /// The wheel tags that fit, best first.
+    /// The wheel tags that fit, best first. On macOS those of the oldest version that current CPython is built for: a wheel for a
+    /// newer one is not counted on.
     pub fn tags(&self) -> Tags {
+        self.tags_of_macos(13)
+    }
+
+    /// The same with every macOS that there may be.
+    pub fn tags_of_any_macos(&self) -> Tags {
+        self.tags_of_macos(99)
+    }
+
+    fn tags_of_macos(&self, major: u16) -> Tags {
         let os = match (self.platform, self.libc) {
-            // The oldest macOS that current CPython builds for: a wheel for a newer one is not counted on.
-            (Platform::DarwinAmd64 | Platform::DarwinArm64, _) => Os::Macos { major: 13, minor: 0 },
+            (Platform::DarwinAmd64 | Platform::DarwinArm64, _) => Os::Macos { major, minor: 0 },
             (Platform::WindowsAmd64 | Platform::WindowsArm64, _) => Os::Windows,
             (_, Libc::Glibc { major, minor }) => Os::Manylinux { major, minor },
             (_, Libc::Musl { major, minor }) => Os::Musllinux { major, minor },

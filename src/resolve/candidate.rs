@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use pubgrub::Ranges;
 use uv_normalize::PackageName;
 use uv_pep440::{LowerBound, Operator, Version};
+use uv_pep508::MarkerTree;
 
-use super::coverage::Required;
-use super::fork::{Environment, lowest_python};
+use super::coverage::{Missing, Required};
+use super::fork::{Environment, above, lowest_python};
 use super::provider::Reason;
 use super::tags;
 use super::{ForkStrategy, Inputs, Options, Preferences, Prerelease, Resolution};
@@ -21,8 +22,8 @@ use crate::python::requirement::{Requirement, version_specifiers};
 pub(super) enum Choice {
     /// Take this version; its dependencies are those of this file.
     Version(Version, FileId),
-    /// This version needs a newer Python than the environment's floor, and a part of the environment has it.
-    Split(LowerBound),
+    /// This version does for the part of the environment where the marker holds only. That part is solved first.
+    Split(MarkerTree),
     /// This version cannot be taken.
     Unavailable(Version, Reason),
     /// No version is in range.
@@ -99,7 +100,12 @@ impl Selector {
             };
             let version = || page.versions()[position].clone();
             match self.usable(name, page, position, environment, preferences) {
-                Ok(file) => return Choice::Version(version(), file),
+                Ok(file) => {
+                    return match self.beyond(page, position, range, environment) {
+                        Some(base) => Choice::Split(base.negate()),
+                        None => Choice::Version(version(), file),
+                    };
+                }
                 Err(Unusable::Elsewhere(file)) => {
                     elsewhere = elsewhere.or_else(|| Some(Choice::Version(version(), file)));
                 }
@@ -131,6 +137,12 @@ impl Selector {
                 }
             }
             match self.judge(name, page, position, environment, preferences) {
+                Judged::Final(Choice::Version(version, file)) => {
+                    return match self.beyond(page, position, range, environment) {
+                        Some(base) => Choice::Split(base.negate()),
+                        None => Choice::Version(version, file),
+                    };
+                }
                 Judged::Elsewhere(version, file) => {
                     elsewhere = elsewhere.or(Some(Choice::Version(version, file)));
                 }
@@ -182,12 +194,20 @@ impl Selector {
             match self.usable(name, page, position, environment, preferences) {
                 Ok(file) => Choice::Version(version, file),
                 Err(Unusable::Python(bound, specifiers)) => {
-                    if self.options.fork_strategy == ForkStrategy::RequiresPython
-                        && environment.split_at(&bound).is_some()
-                    {
-                        return Judged::Final(Choice::Split(bound));
+                    let newer = above(&bound).filter(|newer| {
+                        self.options.fork_strategy == ForkStrategy::RequiresPython
+                            && environment.split(*newer).is_some()
+                    });
+                    match newer {
+                        Some(newer) => Choice::Split(newer),
+                        None => Choice::Unavailable(version, Reason::RequiresPython(specifiers)),
                     }
-                    Choice::Unavailable(version, Reason::RequiresPython(specifiers))
+                }
+                Err(Unusable::Missing(missing)) => {
+                    match missing.apart.filter(|part| environment.split(*part).is_some()) {
+                        Some(part) => Choice::Split(part.negate()),
+                        None => Choice::Unavailable(version, Reason::MissingWheel(missing.shown)),
+                    }
                 }
                 Err(Unusable::Elsewhere(file)) => return Judged::Elsewhere(version, file),
                 Err(Unusable::Other(reason)) => Choice::Unavailable(version, reason),
@@ -284,17 +304,66 @@ impl Selector {
         let Some((_, file)) = best.filter(|_| usable) else {
             // The file that speaks for the version is the best of all, wherever it installs.
             return Err(match (why, best, self.required.missing(name, environment, &[])) {
-                (Some(Unusable::Elsewhere(_)), _, Some(missing)) => {
-                    Unusable::Other(Reason::MissingWheel(missing))
-                }
+                (Some(Unusable::Elsewhere(_)), _, Some(missing)) => Unusable::Missing(missing),
                 (Some(Unusable::Elsewhere(_)), Some((_, file)), None) => Unusable::Elsewhere(file.id()),
                 (why, ..) => why.unwrap_or(Unusable::Other(Reason::NoUsableWheel)),
             });
         };
         if !has_sdist && let Some(missing) = self.required.missing(name, environment, &wheels) {
-            return Err(Unusable::Other(Reason::MissingWheel(missing)));
+            return Err(Unusable::Missing(missing));
         }
         Ok(file.id())
+    }
+
+    /// Where the version at `position`, a local one without a source archive, has no wheel and the version that it is a build of has:
+    /// `torch 2.9.1+cpu` is for Linux and Windows, and on macOS it is `torch 2.9.1`. `None` where it makes no difference.
+    fn beyond(
+        &self,
+        page: &Page,
+        position: usize,
+        range: &Ranges<Version>,
+        environment: &Environment,
+    ) -> Option<MarkerTree> {
+        let version = &page.versions()[position];
+        if !version.is_local() {
+            return None;
+        }
+        let base = version.clone().without_local();
+        if !range.contains(&base) {
+            return None;
+        }
+        let own = self.fits(page, position)?;
+        let base = self.fits(page, page.position(&base)?).unwrap_or(MarkerTree::TRUE);
+        let mut beyond = base.and(own.negate());
+        // A system that the local version has nothing for is left to the other as a whole, whatever its machines and Pythons.
+        for system in ["darwin", "linux", "win32"] {
+            let system = tags::marker(&format!("sys_platform == '{system}'"));
+            if own.is_disjoint(system) && !beyond.is_disjoint(system) {
+                beyond = beyond.or(system);
+            }
+        }
+        environment.split(beyond).map(|_| beyond)
+    }
+
+    /// The environments that the wheels of a version fit; `None` if it has a source archive, which fits all.
+    fn fits(&self, page: &Page, position: usize) -> Option<MarkerTree> {
+        let mut fits = MarkerTree::FALSE;
+        for file in page.files(position) {
+            let too_new = self
+                .options
+                .exclude_newer
+                .is_some_and(|limit| file.upload_time().is_none_or(|time| time > limit));
+            if too_new || file.yanked().is_some() {
+                continue;
+            }
+            if !file.is_wheel() {
+                return None;
+            }
+            if let Some(implied) = tags::implied(file.name()).filter(|implied| implied.ordinary) {
+                fits = fits.or(implied.marker);
+            }
+        }
+        Some(fits)
     }
 }
 
@@ -316,6 +385,8 @@ enum Unusable {
     Python(LowerBound, String),
     /// All its wheels are for other machines; its metadata is this file's.
     Elsewhere(FileId),
+    /// It has no wheel where one is demanded.
+    Missing(Missing),
     Other(Reason),
 }
 
@@ -326,7 +397,7 @@ impl Unusable {
             Self::Other(Reason::Yanked(_)) => 4,
             Self::Other(Reason::TooNew) => 1,
             Self::Other(Reason::NoBuild | Reason::NoBinary) => 3,
-            Self::Other(_) | Self::Elsewhere(_) => 2,
+            Self::Other(_) | Self::Elsewhere(_) | Self::Missing(_) => 2,
         }
     }
 }

@@ -24,6 +24,15 @@ pub(super) struct Required {
     by_name: BTreeMap<PackageName, Vec<Demand>>,
 }
 
+/// Where a version has no wheel, and should.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// The platform's name, or a marker.
+    pub shown: String,
+    /// The environments that may have another version than the rest.
+    pub apart: Option<MarkerTree>,
+}
+
 #[derive(Debug, Clone)]
 struct Demand {
     /// `None`: any file whose tags imply part of the marker does.
@@ -37,18 +46,22 @@ struct Demand {
 }
 
 impl Required {
-    /// Where an already found demand says that these wheels do not do; the platform's name.
+    /// Where an already found demand says that these wheels do not do.
     pub fn missing(
         &self,
         name: &PackageName,
         environment: &Environment,
         wheels: &[Listed<'_>],
-    ) -> Option<String> {
+    ) -> Option<Missing> {
         let demands = self.by_name.get(name)?;
         let unmet = demands.iter().find(|demand| {
             environment.includes(demand.marker) && !wheels.iter().any(|wheel| fits(wheel.name(), demand))
         })?;
-        Some(unmet.shown.clone())
+        Some(Missing {
+            shown: unmet.shown.clone(),
+            // Production has one version for all its platforms: images of one lock hold the same.
+            apart: unmet.platform.is_none().then_some(unmet.marker),
+        })
     }
 
     /// Looks for packages of `lock` without a file where one is needed. True if there are new ones.

@@ -32,10 +32,9 @@ impl Environment {
         !self.marker.is_disjoint(marker)
     }
 
-    /// The two halves at a Python version: below `bound`, and from it on. `None` if one of them is empty.
-    pub fn split_at(&self, bound: &LowerBound) -> Option<[Self; 2]> {
-        let above = above(bound)?;
-        let halves = [self.marker.and(above.negate()), self.marker.and(above)];
+    /// The two halves at `marker`: where it does not hold, and where it does. `None` if one of them is empty.
+    pub fn split(&self, marker: MarkerTree) -> Option<[Self; 2]> {
+        let halves = [self.marker.and(marker.negate()), self.marker.and(marker)];
         let both = halves.iter().all(|half| !half.is_false());
         both.then(|| halves.map(Self::new))
     }
@@ -95,7 +94,7 @@ pub(super) fn lowest_python_marker(specifiers: &VersionSpecifiers) -> Option<Mar
 }
 
 /// `python_full_version >= '3.11'`; `None` without a bound.
-fn above(bound: &LowerBound) -> Option<MarkerTree> {
+pub(super) fn above(bound: &LowerBound) -> Option<MarkerTree> {
     let (operator, version) = match &**bound {
         Bound::Included(version) => (">=", version),
         Bound::Excluded(version) => (">", version),

@@ -506,7 +506,7 @@ fn choose(
             }
             Ok(Step::Take(version, Some(file), Some(page)))
         }
-        Choice::Split(bound) => match fork.environment.split_at(&bound) {
+        Choice::Split(marker) => match fork.environment.split(marker) {
             Some(halves) => Ok(Step::Split(halves)),
             None => Ok(Step::Again),
         },

@@ -82,13 +82,13 @@ pub(super) fn fits_platform(wheel: &WheelFilename, platform: Platform, libc: Lib
     })
 }
 
-fn marker(text: &str) -> MarkerTree {
+/// The marker that `text` is. Only for texts composed here, and not for many.
+pub(super) fn marker(text: &str) -> MarkerTree {
     static KNOWN: LazyLock<Mutex<HashMap<String, MarkerTree>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(marker) = known.get(text) {
         return *marker;
     }
-    // Only called with texts composed here, and not with many.
     let marker = text.parse().unwrap_or(MarkerTree::FALSE);
     known.insert(text.to_owned(), marker);
     marker

@@ -68,7 +68,7 @@ pub(super) type Machine = (Platform, PythonVersion);
 pub(super) type Installable = HashMap<Machine, HashSet<usize>>;
 
 pub(super) fn installable(lock: &Lock, (platform, python): Machine) -> HashSet<usize> {
-    // Newer than any C library there is: markers cannot ask for one, so neither is asked for here.
+    // Newer than any C library and any macOS there is: markers cannot ask for one, so neither is asked for here.
     let newest = [
         Libc::Glibc { major: 2, minor: 99 },
         Libc::Musl { major: 1, minor: 99 },
@@ -79,7 +79,7 @@ pub(super) fn installable(lock: &Lock, (platform, python): Machine) -> HashSet<u
             python,
             libc,
         };
-        target.tags()
+        target.tags_of_any_macos()
     });
     let fits = |package: &Package| {
         is_buildable(package) || tags.iter().any(|tags| package.wheel_for_tags(tags).is_some())
