@@ -20,6 +20,7 @@ pub const FILES: &[(&str, &str)] = files![
     "columns.py",
     "decode.py",
     "frame.py",
+    "guard.py",
     "logs.py",
     "metrics.py",
     "page.html",

@@ -97,6 +97,16 @@ class Model:
         """One answer per row, as JSON-ready values; `NotPerRow` when `predict` does not answer that way."""
         return per_row(self.answer(rows), len(rows))
 
+    def trial(self):
+        """Rows to try and to time the pipeline with: golden ones, else the example; [] when there is neither."""
+        rows, _ = self.service.golden()
+        if not rows:
+            rows = [self.service.example] if self.service.example else []
+        try:
+            return self.service.decoder.records(rows[:64])
+        except problem.Problem:
+            return []
+
     def check(self, rows):
         """What only the project's own record classes know about rows; raises the 422."""
         if not self.service.is_table and self.service.document.get("row"):
@@ -166,6 +176,11 @@ def same(want, got, tolerance=1e-9):
     if isinstance(want, list) and isinstance(got, list):
         return len(want) == len(got) and all(same(a, b, tolerance) for a, b in zip(want, got))
     return want == got
+
+
+def agree(one, other):
+    """Whether two lists of answers are the same on the wire."""
+    return same(json.loads(_encode(one)), json.loads(_encode(other)))
 
 
 def _encode(answers):

@@ -7,10 +7,12 @@ means is `protocols`' affair; when rows are scored is `batching`'s.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import itertools
 import logging
 import os
 import re
+import sys
 import time
 
 from granian.rsgi import ProtocolClosed, ProtocolError
@@ -19,9 +21,11 @@ from mlrails_runtime import page, problem
 from mlrails_runtime.batching import Batcher
 from mlrails_runtime.metrics import Metrics
 from mlrails_runtime.protocols import JSON, Call, kserve, media_type, mlflow, oip, own
-from mlrails_runtime.service import NotPerRow
+from mlrails_runtime.service import NotPerRow, agree
 
 CONTRACTS = (own, kserve, oip, mlflow)
+# From so many bytes, and so many answers on, another thread decodes and encodes.
+_LARGE, _MANY = 64 << 10, 2048
 _ID = re.compile(r"^[!-~]{1,128}$")
 log = logging.getLogger("mlrails")
 
@@ -50,6 +54,7 @@ class Web:
         self._load = load
         self._ready = ready
         self._stop = stop
+        self._aside = concurrent.futures.ThreadPoolExecutor(1, "decoding")
         self._ids = itertools.count(1)
         self._id_head = f"{os.getpid():x}-{os.urandom(3).hex()}-"
         self._posts = {}
@@ -68,6 +73,9 @@ class Web:
     def __rsgi_init__(self, loop):
         settings = self.settings
         self.loop = loop
+        # While rows are scored, granian's thread takes in requests, each of which needs the interpreter for a moment; by default it would
+        # be given up for that every 5 ms only.
+        sys.setswitchinterval(0.001)
         self.batcher = Batcher(
             self._load_model,
             loop,
@@ -77,6 +85,8 @@ class Web:
             observe=self.metrics.scored,
             loaded=self._ready,
             failed=self._stop,
+            trial=lambda: self.model.trial(),
+            agree=agree,
         )
         self.batcher.start()
 
@@ -113,12 +123,22 @@ class Web:
                 # A chunked body. Whether the head had a length as well, which proxies may have believed, cannot be seen here (RFC 9112
                 # section 6.3); nothing that follows on this connection is read, so nothing can be smuggled in.
                 closing = True
-            call.body = await self._body(headers, proto, closing)
-            reading = read(call)
-            self.model.check(reading.rows)
+            self.batcher.reading += 1
+            try:
+                call.body = await self._body(headers, proto, closing)
+                if len(call.body) < _LARGE:
+                    reading = self._read(read, call)
+                else:
+                    # Small requests need not wait until a large one is understood.
+                    reading = await self.loop.run_in_executor(self._aside, self._read, read, call)
+            finally:
+                self.batcher.reading -= 1
             self.metrics.waiting(self.batcher.waiting + 1)
             answers = await self.batcher.submit(reading.rows) if reading.rows else []
-            media, body = reading.render(answers)
+            if len(answers) < _MANY:
+                media, body = reading.render(answers)
+            else:
+                media, body = await self.loop.run_in_executor(self._aside, reading.render, answers)
             status = 200
         except problem.Problem as refused:
             status, body = contract.error(refused, request_id)
@@ -147,6 +167,11 @@ class Web:
         self.metrics.answered(contract.LABEL, status, seconds)
         if self.settings.access_log:
             self._access(scope, status, request_id, seconds)
+
+    def _read(self, read, call):
+        reading = read(call)
+        self.model.check(reading.rows)
+        return reading
 
     async def _body(self, headers, proto, chunked):
         """The whole body, or the refusal: 413 above the cap, declared or not; 408 when it does not come; 400 when it is cut."""
