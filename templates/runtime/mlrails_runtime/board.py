@@ -10,9 +10,10 @@ import fcntl
 import mmap
 import os
 import tempfile
+import time
 
 STARTING, READY, FAILED = 1.0, 2.0, 3.0
-_PROCESS, _STATE, _EVER_READY, _FIRST = 0, 1, 2, 3
+_PROCESS, _STATE, _EVER_READY, _CLAIMS, _FIRST = 0, 1, 2, 3, 4
 _DRAINING = 0
 _HEAD = 8
 
@@ -22,6 +23,7 @@ class Board:
 
     def __init__(self, workers, cells):
         self.workers = workers
+        self.started = time.time()
         self._stride = _FIRST + cells
         self._fd = _anonymous_file()
         size = (_HEAD + workers * self._stride) * 8
@@ -39,6 +41,7 @@ class Board:
                     continue
                 self._cells[base + _PROCESS] = os.getpid()
                 self._cells[base + _STATE] = STARTING
+                self._cells[base + _CLAIMS] += 1.0
                 return Slot(self, slot)
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
@@ -56,6 +59,17 @@ class Board:
 
     def all_were_ready(self):
         return all(self._cells[self._base(slot) + _EVER_READY] for slot in range(self.workers))
+
+    def ready(self):
+        """How many workers answer."""
+        states = (self._base(slot) for slot in range(self.workers))
+        return sum(self._cells[base + _STATE] == READY and _alive(int(self._cells[base + _PROCESS])) for base in states)
+
+    def restarts(self):
+        return int(sum(max(0.0, self._cells[self._base(slot) + _CLAIMS] - 1.0) for slot in range(self.workers)))
+
+    def processes(self):
+        return [process for slot in range(self.workers) if (process := int(self._cells[self._base(slot) + _PROCESS]))]
 
     def total(self, cell):
         return sum(self._cells[self._base(slot) + _FIRST + cell] for slot in range(self.workers))

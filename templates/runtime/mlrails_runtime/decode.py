@@ -1,14 +1,17 @@
-"""Bodies to rows: one record, a list of records, {"columns", "data"}, lists of values, CSV.
+"""Bodies to rows: one record, a list of records, {"columns", "data"}, lists of values, lists per column, CSV.
 
 One row type, made from the schema, is checked by msgspec while it parses: that is the path of valid requests. What it refuses is
 parsed again without types and checked value by value, which either accepts it after all (5.0 for a whole number) or names every
-row, column and rule. Rows come out as tuples in column order; unknown fields are ignored.
+row, column and rule. Rows come out as tuples in column order. Unknown fields are ignored, as training data has columns that serving never
+reads; but where an optional column is left out, they may be its name misspelt, and `Rows` tells of them.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 from typing import Any
 
 import msgspec
@@ -20,6 +23,12 @@ _as_tuple = msgspec.structs.astuple
 ABSENT = msgspec.UNSET
 
 
+class Rows(list):
+    """Rows of which some left an optional column out. `ignored`: the names they had instead that are no column's."""
+
+    ignored: tuple = ()
+
+
 class Decoder:
     """`columns`: the request's. `absent`: what stands for an optional column that a row does not have."""
 
@@ -28,12 +37,18 @@ class Decoder:
         self.names = [column.name for column in columns]
         self.absent = absent
         self._known = set(self.names)
+        # How often an optional column was left out. Two threads may decode; that it changed is never missed.
+        self._absences = itertools.count()
+        self._absence = 0
         self._times = [at for at, column in enumerate(columns) if column.type == "datetime"]
         fields, names = [], {}
         for at, column in enumerate(columns):
             # Column names are any text; the fields that stand for them are not.
             names[f"c{at}"] = column.name
-            fields.append((f"c{at}", column.fast_type()) if column.required else (f"c{at}", column.fast_type(), absent))
+            if column.required:
+                fields.append((f"c{at}", column.fast_type()))
+            else:
+                fields.append((f"c{at}", column.fast_type(), msgspec.field(default_factory=self._left_out)))
         # Required fields may come after optional ones only as keywords.
         row = msgspec.defstruct("Row", fields, rename=names, kw_only=True, gc=False)
         self._many = msgspec.json.Decoder(list[row])
@@ -43,9 +58,14 @@ class Decoder:
         self._one = msgspec.json.Decoder(msgspec.defstruct("Record", fields + extra, rename=names, kw_only=True, gc=False))
         self._row = row
         self._wrapped = {}
+        self._values = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+        self._value = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        self._tuples = list[tuple[tuple(column.fast_type() for column in columns)]] if columns else None
+        self._numbers = [at for at, column in enumerate(columns) if column.type == "number"]
 
     def json(self, body):
         """Rows of our own contract: one record, a list of records, or {"columns", "data"}."""
+        absence = self._absence
         try:
             if body[:1] == b"{":
                 values = _as_tuple(self._one.decode(body))
@@ -58,7 +78,12 @@ class Decoder:
                 rows = list(map(_as_tuple, self._many.decode(body)))
         except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
             return self.value(parse(body))
-        return self._timed(rows) if self._times else rows
+        if self._times:
+            rows = self._timed(rows)
+        if absence != self._absence:
+            records = [self._value.decode(body)] if body[:1] == b"{" else self._values.decode(body)
+            return self._told(rows, set().union(*records))
+        return rows
 
     def wrapped(self, body, key):
         """Rows of a contract that holds a list under `key`, and the whole document when it had to be looked at."""
@@ -66,6 +91,7 @@ class Decoder:
         if decoder is None:
             kind = msgspec.defstruct("Wrapped", [("rows", list[self._row])], rename={"rows": key})
             decoder = self._wrapped[key] = msgspec.json.Decoder(kind)
+        absence = self._absence
         try:
             rows = list(map(_as_tuple, decoder.decode(body).rows))
         except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
@@ -73,7 +99,11 @@ class Decoder:
             if not isinstance(document, dict) or key not in document:
                 raise problem.shape(f'expected an object with "{key}"') from None
             return self.instances(document[key])
-        return self._timed(rows) if self._times else rows
+        if self._times:
+            rows = self._timed(rows)
+        if absence != self._absence:
+            return self._told(rows, set().union(*parse(body)[key]))
+        return rows
 
     def value(self, document):
         """Rows of a parsed document of our own contract."""
@@ -104,7 +134,9 @@ class Decoder:
             rows.append(tuple(self._field(at, column, record.get(column.name, ABSENT), errors) for column in self.columns))
         if errors:
             raise problem.invalid(errors)
-        return rows
+        if all(self._known <= record.keys() for record in records):
+            return rows
+        return self._told(rows, set().union(*records))
 
     def split(self, names, data):
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -127,12 +159,20 @@ class Decoder:
             )
         if errors:
             raise problem.invalid(errors)
-        return rows
+        return rows if self._known <= place.keys() else self._told(rows, place)
 
     def by_column(self, columns, count):
-        """Rows from one list per column, as tensors give them."""
+        """Rows from one list of `count` values per column, as tensors and tables give them."""
+        if self._tuples and not self._times and self._known <= columns.keys():
+            try:
+                rows = msgspec.convert(list(zip(*(columns[name] for name in self.names))), self._tuples)
+                if all(_finite(columns[self.names[at]]) for at in self._numbers):
+                    return rows
+            except (msgspec.ValidationError, OverflowError):
+                pass  # judged value by value below
         names = [name for name in columns if name in self._known]
-        return self.split(names, [list(row) for row in zip(*(columns[name] for name in names))] if names else [[]] * count)
+        rows = self.split(names, [list(row) for row in zip(*(columns[name] for name in names))] if names else [[]] * count)
+        return rows if len(names) == len(self.names) else self._told(rows, columns)
 
     def csv(self, body):
         try:
@@ -160,6 +200,17 @@ class Decoder:
             if row:
                 # A row of the wrong length goes on as it is: `split` names it.
                 yield [parse(cell) for parse, cell in zip(parse_cell, row)] if len(row) == len(header) else row
+
+    def _left_out(self):
+        self._absence = next(self._absences) + 1
+        return self.absent
+
+    def _told(self, rows, names):
+        ignored = sorted(set(names) - self._known)
+        if ignored:
+            rows = Rows(rows)
+            rows.ignored = ignored
+        return rows
 
     def _field(self, at, column, value, errors):
         if value is ABSENT:
@@ -201,6 +252,10 @@ def parse(body) -> Any:
         raise problem.malformed("a JSON number out of range") from None
     except msgspec.DecodeError as error:
         raise problem.malformed(str(error)) from None
+
+
+def _finite(values):
+    return all(math.isfinite(value) for value in values if value is not None)
 
 
 def _as_it_is(cell):

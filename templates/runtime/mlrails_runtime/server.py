@@ -8,8 +8,10 @@ balancers have seen it, and then lets accepted requests finish.
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -20,7 +22,8 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from mlrails_runtime import logs, metrics
+from mlrails_runtime import logs, metrics, trace
+from mlrails_runtime.access import Tokens
 from mlrails_runtime.board import Board
 from mlrails_runtime.service import Model, Service, Unusable, replay
 from mlrails_runtime.settings import workers as count_workers
@@ -34,11 +37,23 @@ def run(settings):
     except Unusable as unusable:
         log.error("%s", unusable)
         return 1
+    try:
+        tokens = Tokens(settings.token_file) if settings.token_file else None
+    except (OSError, ValueError) as error:
+        log.error("MLRAILS_TOKEN_FILE cannot be used: %s", error)
+        return 2
+    try:
+        tracer = trace.from_environment(service.name, service.version)
+    except ValueError as error:
+        # A service without traces is better than none.
+        log.warning("requests are not traced: %s", error)
+        tracer = None
+    _raise_file_limit(settings.connections)
     workers = count_workers(settings, service.document.get("memory"))
     if sys.platform == "linux":
         # A forked worker starts without importing anything again, and shares the board.
         multiprocessing.set_start_method("fork", force=True)
-    board = Board(workers, metrics.CELLS)
+    board = Board(workers, metrics.cells(service))
     server = Server(
         "mlrails",
         address=settings.host,
@@ -46,8 +61,8 @@ def run(settings):
         interface=Interfaces.RSGI,
         workers=workers,
         websockets=False,
-        # Bounded by the runtime's own queue, which can answer 503; granian's would let clients hang.
-        backpressure=settings.queue + 64,
+        # Connections, not requests: those are bounded by the runtime's own queue, which can answer 503; who is not accepted hangs.
+        backpressure=settings.connections,
         http1_settings=HTTP1Settings(
             header_read_timeout=int(settings.header_timeout * 1000), max_buffer_size=max(8192, settings.max_header)
         ),
@@ -64,7 +79,7 @@ def run(settings):
         extra={"fields": {"address": f"{settings.host}:{settings.port}", "service": service.name, "workers": workers}},
     )
     started = time.monotonic()
-    load = functools.partial(_worker, service, settings, board, os.getpid(), started)
+    load = functools.partial(_worker, service, settings, board, os.getpid(), started, tokens, tracer)
     try:
         server.serve(target_loader=load, wrap_loader=False)
     except SystemExit as ended:
@@ -75,11 +90,13 @@ def run(settings):
     return 0
 
 
-def _worker(service, settings, board, parent, started):
+def _worker(service, settings, board, parent, started, tokens, tracer):
     """In a worker process: its application. Runs before the worker listens."""
     log = logs.configure(settings)
-    # Until granian installs its own, what the parent does on signals must not happen here as well.
+    # Until granian installs its own, what the parent does on signals must not happen here as well. Ctrl-C at a terminal reaches every
+    # process; it is the parent that stops this one.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     slot = board.claim()
 
     def load():
@@ -109,14 +126,28 @@ def _worker(service, settings, board, parent, started):
 
     if slot.respawned:
         model = load()
-        return Web(service, settings, slot, lambda: model, ready, stop)
-    return Web(service, settings, slot, load, ready, stop)
+        load = lambda: model  # noqa: E731
+    return Web(service, settings, slot, load, ready, stop, tokens=tokens, tracer=tracer)
+
+
+def _raise_file_limit(connections):
+    """As many open files as connections may take, where the hard limit allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _stop_on_signals(server, board, settings):
     """SIGTERM drains; SIGINT (a person at a terminal) stops at once."""
+    parent = os.getpid()
 
     def drain(number, _frame):
+        if os.getpid() != parent:
+            # A worker that was forked a moment ago and has not yet said what signals mean to it.
+            if number == signal.SIGTERM:
+                os._exit(0)
+            return
         if board.draining:
             return
         board.drain()
@@ -129,5 +160,7 @@ def _stop_on_signals(server, board, settings):
         signal.signal(signal.SIGTERM, drain)
         signal.signal(signal.SIGINT, drain)
 
+    # That workers end is no news once they were asked to.
+    logging.getLogger("_granian").addFilter(lambda record: not (board.draining and "Unexpected exit" in record.getMessage()))
     # granian installs its own first.
     server.on_startup(install)

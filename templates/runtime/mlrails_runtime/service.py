@@ -44,6 +44,9 @@ class Service:
         self.columns = [Column.from_schema(entry) for entry in self.request["columns"]]
         self.is_table = self.request.get("kind", "table") == "table"
         self.decoder = Decoder(self.columns, absent=None if self.is_table else ABSENT)
+        # What reads and writes Arrow and Parquet, where the project brings what that takes.
+        self.tables = None
+        self.max_body = 16 << 20
 
     def openapi(self):
         """The bytes of openapi.json, made when the app was rendered; None when there is none."""

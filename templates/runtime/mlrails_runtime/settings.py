@@ -70,7 +70,7 @@ def _bytes(value):
 TABLE = [
     ("app", ["MLRAILS_APP"], _text, None, "folder with app.py and service.json (default: where the process starts)"),
     ("host", ["MLRAILS_HOST"], _text, "0.0.0.0", "address to listen on"),
-    ("port", ["MLRAILS_PORT", "AIP_HTTP_PORT", "PORT"], _port, 8080, "port to listen on"),
+    ("port", ["MLRAILS_PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT"], _port, 8080, "port to listen on"),
     ("workers", ["MLRAILS_WORKERS"], _count, None, "processes (default: the cores this container may use)"),
     ("threads", ["MLRAILS_THREADS"], _count, 1, "threads of numerical libraries, per process"),
     ("max_body", ["MLRAILS_MAX_BODY"], _bytes, 16 << 20, "largest request body, in bytes or 16MiB"),
@@ -78,12 +78,15 @@ TABLE = [
     ("header_timeout", ["MLRAILS_HEADER_TIMEOUT"], _seconds, 10.0, "seconds a client has to send its request head"),
     ("body_timeout", ["MLRAILS_BODY_TIMEOUT"], _seconds, 20.0, "seconds a client has to send its body"),
     ("timeout", ["MLRAILS_TIMEOUT"], _seconds, 60.0, "seconds until a prediction that was not answered is given up"),
+    ("body_memory", ["MLRAILS_BODY_MEMORY"], _bytes, 256 << 20, "bytes of bodies held at once, per process; more are answered 503"),
+    ("connections", ["MLRAILS_CONNECTIONS"], _count, 4096, "connections open at once, per process; more wait to be accepted"),
     ("queue", ["MLRAILS_QUEUE"], _count, 1024, "requests that may wait, per process; more are answered 503"),
     ("batch_rows", ["MLRAILS_BATCH_ROWS"], _count, 1024, "rows scored together, at most (a larger request goes alone)"),
     ("drain", ["MLRAILS_DRAIN"], _seconds, 1.0, "seconds between SIGTERM (not ready) and no longer listening"),
     ("stop_timeout", ["MLRAILS_STOP_TIMEOUT"], _seconds, 25.0, "seconds that accepted requests have to finish"),
     ("health_route", ["AIP_HEALTH_ROUTE"], _route, None, "one more route for readiness"),
     ("predict_route", ["AIP_PREDICT_ROUTE"], _route, None, "one more route for predictions ({instances} -> {predictions})"),
+    ("token_file", ["MLRAILS_TOKEN_FILE"], _text, None, "file of bearer tokens, one per line: all but probes need one of them"),
     ("golden", ["MLRAILS_GOLDEN"], _text, "refuse", "when a golden row is answered differently: refuse to start, or warn"),
     ("access_log", ["MLRAILS_ACCESS_LOG"], _flag, False, "a log line per request"),
     ("log_format", ["MLRAILS_LOG_FORMAT"], _text, "json", "json or text"),
@@ -111,6 +114,9 @@ def read(environment=os.environ):
             except (ValueError, OverflowError) as error:
                 raise Refused(f"{variable}={text!r} cannot be used: {error}") from None
             break
+    if environment.get("K_SERVICE") and not environment.get("MLRAILS_STOP_TIMEOUT"):
+        # Cloud Run kills ten seconds after SIGTERM, the pause before the drain among them.
+        values["stop_timeout"] = 8.0
     values["app"] = pathlib.Path(values["app"] or os.getcwd()).absolute()
     if values["log_format"] not in ("json", "text"):
         raise Refused(f"MLRAILS_LOG_FORMAT={values['log_format']!r} cannot be used: json or text")

@@ -14,18 +14,21 @@ import os
 import re
 import sys
 import time
+import urllib.parse
 
 from granian.rsgi import ProtocolClosed, ProtocolError
 
-from mlrails_runtime import page, problem
+from mlrails_runtime import page, problem, tables
 from mlrails_runtime.batching import Batcher
 from mlrails_runtime.metrics import Metrics
+from mlrails_runtime.openapi import true_here
 from mlrails_runtime.protocols import JSON, Call, kserve, media_type, mlflow, oip, own
 from mlrails_runtime.service import NotPerRow, agree
 
 CONTRACTS = (own, kserve, oip, mlflow)
 # From so many bytes, and so many answers on, another thread decodes and encodes.
 _LARGE, _MANY = 64 << 10, 2048
+PROBES = ("/livez", "/readyz", "/healthz", "/ping", "/health", "/live", "/ready")
 _ID = re.compile(r"^[!-~]{1,128}$")
 log = logging.getLogger("mlrails")
 
@@ -42,7 +45,7 @@ class Health:
 
 
 class Web:
-    def __init__(self, service, settings, slot, load, ready, stop):
+    def __init__(self, service, settings, slot, load, ready, stop, *, tokens=None, tracer=None):
         """`load() -> Model` runs in the scoring thread, then `ready()`; `stop(error)` ends the service when loading fails."""
         self.service = service
         self.settings = settings
@@ -51,6 +54,12 @@ class Web:
         self.metrics = Metrics(slot, service)
         self.model = None
         self.batcher = None
+        self.tokens = tokens
+        self.tracer = tracer
+        # Bytes of the bodies that are here now.
+        self._held = 0
+        service.max_body = settings.max_body
+        service.tables = tables.Tables(service.columns, settings.max_body) if tables.available() else None
         self._load = load
         self._ready = ready
         self._stop = stop
@@ -67,6 +76,8 @@ class Web:
             self._posts[settings.predict_route] = (kserve, kserve.reader(service))
         if settings.health_route:
             self._gets[settings.health_route] = self._readyz
+        # A probe has no token to show.
+        self._open = {path for path in self._gets if path.endswith(PROBES)} | {settings.health_route, f"/v1/models/{service.name}"}
 
     # Called by granian.
 
@@ -88,10 +99,14 @@ class Web:
             trial=lambda: self.model.trial(),
             agree=agree,
         )
+        if self.tracer is not None:
+            self.tracer.start()
         self.batcher.start()
 
     def __rsgi_del__(self, loop):
         self.batcher.stop()
+        if self.tracer is not None:
+            self.tracer.stop()
 
     async def __rsgi__(self, scope, proto):
         if scope.proto != "http":
@@ -112,11 +127,15 @@ class Web:
         headers = scope.headers
         request_id = self._request_id(headers)
         status, media, extra = 500, contract.ERROR_TYPE, ()
+        span = self.tracer.begin(headers) if self.tracer is not None else None
         closing = False
+        call = Call(JSON, headers, b"")
         try:
+            if self.tokens is not None:
+                self.tokens.check(headers)
             if self.model is None:
                 raise problem.overloaded("the model is still loading")
-            call = Call(media_type(headers.get("content-type")), headers, b"")
+            call.media = media_type(headers.get("content-type"))
             if (headers.get("content-encoding") or "identity") != "identity":
                 raise problem.unsupported("compressed bodies are not taken")
             if headers.get("content-length") is None and scope.http_version.startswith("1"):
@@ -125,39 +144,46 @@ class Web:
                 closing = True
             self.batcher.reading += 1
             try:
-                call.body = await self._body(headers, proto, closing)
-                if len(call.body) < _LARGE:
+                call.body = await self._body(call, proto, closing)
+                if len(call.body) < _LARGE and call.media not in tables.MEDIA_TYPES:
                     reading = self._read(read, call)
                 else:
-                    # Small requests need not wait until a large one is understood.
+                    # Small requests need not wait until a large one, or one that unpacks to something large, is understood.
                     reading = await self.loop.run_in_executor(self._aside, self._read, read, call)
             finally:
                 self.batcher.reading -= 1
             self.metrics.waiting(self.batcher.waiting + 1)
+            begun = time.time_ns()
             answers = await self.batcher.submit(reading.rows) if reading.rows else []
+            if span is not None:
+                span.scored = (begun, time.time_ns(), len(reading.rows))
             if len(answers) < _MANY:
                 media, body = reading.render(answers)
             else:
                 media, body = await self.loop.run_in_executor(self._aside, reading.render, answers)
-            status = 200
+            status, extra = 200, self._told(reading)
         except problem.Problem as refused:
             status, body = contract.error(refused, request_id)
             extra = refused.headers
         except asyncio.CancelledError:
             # The client went away; its future is cancelled with this task, and the batcher drops it.
             self.metrics.answered(contract.LABEL, 499, time.perf_counter() - started)
+            if span is not None:
+                self.tracer.end(span, "POST", scope.path, 499, request_id)
             raise
         except BaseException as error:
             self.metrics.failed()
             log.error(
                 "predict does not answer one item per row" if isinstance(error, NotPerRow) else "the pipeline raised",
                 exc_info=error,
-                extra={"fields": {"request_id": request_id, "path": scope.path}},
+                extra={"fields": {"request_id": request_id, "path": scope.path, **_trace(span)}},
             )
             refused = problem.Problem(
                 500, "The pipeline failed", "see the service's log for this request_id", kind="urn:mlrails:pipeline"
             )
             status, body = contract.error(refused, request_id)
+        finally:
+            self._held -= call.held
         sent = [("content-type", media), ("x-request-id", request_id), *extra]
         if closing or (self.slot.board.draining and scope.http_version.startswith("1")):
             # While draining: the client opens its next connection elsewhere.
@@ -165,20 +191,42 @@ class Web:
         proto.response_bytes(status, sent, body)
         seconds = time.perf_counter() - started
         self.metrics.answered(contract.LABEL, status, seconds)
+        if status == 200:
+            self.metrics.looked_at(reading.rows)
+        if span is not None:
+            self.tracer.end(span, "POST", scope.path, status, request_id)
         if self.settings.access_log:
-            self._access(scope, status, request_id, seconds)
+            self._access(scope, status, request_id, seconds, span)
 
     def _read(self, read, call):
         reading = read(call)
         self.model.check(reading.rows)
         return reading
 
-    async def _body(self, headers, proto, chunked):
+    def _hold(self, call, size):
+        """Makes room for more of a body. Who reads it gives the room back when it is answered."""
+        if self._held and self._held + size > self.settings.body_memory:
+            raise problem.overloaded("the bodies of other requests take all the memory there is for them")
+        self._held += size
+        call.held += size
+
+    def _told(self, reading):
+        """The headers of an answer; one of them tells of names that were ignored where an optional column was left out."""
+        ignored = getattr(reading.rows, "ignored", None)
+        if not ignored:
+            return reading.headers
+        self.metrics.ignored()
+        names = ", ".join(urllib.parse.quote(name, safe=" ()[]{}:/@+&") for name in ignored[:10])
+        return [*reading.headers, ("x-mlrails-ignored", names[:1000] + (", ..." if len(ignored) > 10 else ""))]
+
+    async def _body(self, call, proto, chunked):
         """The whole body, or the refusal: 413 above the cap, declared or not; 408 when it does not come; 400 when it is cut."""
         most = self.settings.max_body
-        declared = headers.get("content-length")
-        if declared is not None and int(declared) > most:
-            raise _too_large(most)
+        declared = call.headers.get("content-length")
+        if declared is not None:
+            if int(declared) > most:
+                raise _too_large(most)
+            self._hold(call, int(declared))
         task = asyncio.current_task()
         late = []
         timer = self.loop.call_later(self.settings.body_timeout, _give_up, task, late)
@@ -191,6 +239,7 @@ class Web:
                 empty += not piece
                 if size > most:
                     raise _too_large(most)
+                self._hold(call, len(piece))
                 pieces.append(piece)
             if chunked and empty > 1:
                 # granian gives one empty piece at the end, and one more in place of an error.
@@ -213,6 +262,13 @@ class Web:
         method, path = scope.method, scope.path
         answer = self._gets.get(path)
         headers = []
+        if self.tokens is not None and path not in self._open:
+            try:
+                self.tokens.check(scope.headers)
+            except problem.Problem as refused:
+                proto.response_bytes(401, [("content-type", problem.MEDIA_TYPE), *refused.headers], refused.body())
+                self.metrics.answered("other", 401)
+                return
         if answer is None or method not in ("GET", "HEAD"):
             allowed = (["GET", "HEAD"] if answer else []) + (["POST"] if path in self._posts else [])
             refused = problem.Problem(405 if allowed else 404, "Not this way" if allowed else "Nothing is here")
@@ -236,11 +292,11 @@ class Web:
         if status >= 400 and status != 503:
             self.metrics.answered("other", status)
         if self.settings.access_log:
-            self._access(scope, status, self._request_id(scope.headers), None)
+            self._access(scope, status, self._request_id(scope.headers), None, None)
 
     def _own_gets(self):
         service = self.service
-        openapi, docs = service.openapi(), page.render(service)
+        openapi, docs = true_here(service, self.tokens is not None), page.render(service)
         metadata = _json(service.metadata())
         routes = {
             "/livez": lambda health: (200, JSON, b'{"status":"up"}'),
@@ -270,8 +326,8 @@ class Web:
             return given
         return f"{self._id_head}{next(self._ids):x}"
 
-    def _access(self, scope, status, request_id, seconds):
-        fields = {"request_id": request_id, "method": scope.method, "path": scope.path, "status": status}
+    def _access(self, scope, status, request_id, seconds, span):
+        fields = {"request_id": request_id, "method": scope.method, "path": scope.path, "status": status, **_trace(span)}
         if seconds is not None:
             fields["seconds"] = round(seconds, 6)
         log.info("request", extra={"fields": fields})
@@ -280,6 +336,11 @@ class Web:
         model = self._load()
         self.model = model
         return model.score
+
+
+def _trace(span):
+    """What joins a log line to a trace."""
+    return {"trace_id": span.trace, "span_id": f"{span.id:016x}"} if span is not None else {}
 
 
 def _give_up(task, late):

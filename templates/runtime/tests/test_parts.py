@@ -113,7 +113,7 @@ class Settings(unittest.TestCase):
 
 class Shared(unittest.TestCase):
     def test_workers_see_each_other_and_a_dead_ones_slot_is_taken(self):
-        board = Board(2, metrics.CELLS)
+        board = Board(2, 4)
         mine = board.claim()
         child = os.fork()
         if child == 0:
@@ -131,9 +131,11 @@ class Shared(unittest.TestCase):
         self.assertFalse(mine.is_ready())
 
     def test_the_text_is_prometheus(self):
-        board = Board(1, metrics.CELLS)
-        served = types.SimpleNamespace(name='ch"urn', version="1", document={})
+        columns = [column("number", "float64"), column("string", "object", categories=["a", "b"], nullable=True)]
+        served = types.SimpleNamespace(name='ch"urn', version="1", document={}, columns=columns)
+        board = Board(1, metrics.cells(served))
         made = metrics.Metrics(board.claim(), served)
+        made.looked_at([(1.0, "a"), (2.0, None), (3.0, ABSENT), (4.0, "new"), (5.0, "newer")])
         made.started()
         made.answered("/predict", 200, 0.003)
         made.scored(3, 0.002)
@@ -146,6 +148,8 @@ class Shared(unittest.TestCase):
             "mlrails_batch_rows_sum 3.0",
             "mlrails_rows_total 3",
             "mlrails_in_flight_requests 0",
+            'mlrails_unseen_categories_total{column="string object"} 2',
+            "mlrails_worker_restarts_total 0",
             'mlrails_model_info{name="ch\\"urn",version="1",run=""} 1',
         ]:
             self.assertIn(line, lines)

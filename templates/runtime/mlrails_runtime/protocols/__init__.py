@@ -23,19 +23,21 @@ JSON = "application/json"
 
 @dataclasses.dataclass
 class Call:
-    """What a contract may look at. `media` is the media type, in lower case, without parameters."""
+    """What a contract may look at. `media` is the media type, in lower case, without parameters; `held`: bytes of memory that it takes."""
 
     media: str
     headers: Any
     body: bytes
+    held: int = 0
 
 
 @dataclasses.dataclass
 class Reading:
-    """Decoded rows, and how their answers are written: `render(answers) -> (media type, bytes)`."""
+    """Decoded rows, and how their answers are written: `render(answers) -> (media type, bytes)`, which may add to `headers`."""
 
     rows: list
     render: Callable
+    headers: list = dataclasses.field(default_factory=list)
 
 
 # What only serves to run code when it is read. Named, so that the refusal can say why.
@@ -60,3 +62,24 @@ def media_type(header):
 def require(media, *taken):
     if media not in taken:
         raise problem.unsupported(f"{media} is not taken here; send {' or '.join(taken)}")
+
+
+def preferred(accept, offered):
+    """Which of `offered` an Accept header likes best (RFC 9110, section 12.5.1); the first when it likes none of them or there is none."""
+    if not accept:
+        return offered[0]
+    best, chosen = 0.0, offered[0]
+    for part in accept.lower().split(","):
+        media, *parameters = (word.strip() for word in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        kind, _, name = media.partition("/")
+        matching = [one for one in offered if one == media or media == "*/*" or (name == "*" and one.startswith(f"{kind}/"))]
+        if matching and weight > best:
+            best, chosen = weight, matching[0]
+    return chosen

@@ -52,9 +52,9 @@ def gets(service):
     def ping(health):
         return (200 if health.ready else 503), JSON, b"\n"
 
-    parameters = msgspec.json.encode(
-        {"MaxConcurrentTransforms": 8, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
-    )
+    # SageMaker's batch transform asks before it sends: what one request may hold, and how many may be under way.
+    limits = {"MaxConcurrentTransforms": 8, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": min(100, max(1, service.max_body >> 20))}
+    parameters = msgspec.json.encode(limits)
     return {
         "/ping": ping,
         "/health": ping,

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, in JSON: a table is one tensor per column.
+"""The Open Inference Protocol, version 2: a table is one tensor per column, in JSON or (its binary extension) in bytes after the JSON.
 
 Tensor data is row-major, nested or flat; -1 stands for the number of rows.
 """
@@ -9,12 +9,12 @@ import msgspec
 
 from mlrails_runtime import problem
 from mlrails_runtime.decode import parse
-from mlrails_runtime.protocols import JSON, Reading, require
+from mlrails_runtime.protocols import JSON, Reading, require, tensors
 from mlrails_runtime.service import plain
 
 LABEL = "/v2"
 ERROR_TYPE = JSON
-_DATATYPES = {"BOOL", "BYTES", "FP16", "FP32", "FP64"} | {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
+BINARY = "application/octet-stream"
 
 
 def posts(service):
@@ -36,7 +36,7 @@ def gets(service):
             "outputs": [{"name": "predictions", "datatype": _response_datatype(service.response), "shape": [-1]}],
         }
     )
-    server = msgspec.json.encode({"name": "mlrails", "version": version, "extensions": []})
+    server = msgspec.json.encode({"name": "mlrails", "version": version, "extensions": ["binary_tensor_data"]})
 
     def state(key):
         def answer(health):
@@ -61,7 +61,7 @@ def datatype(column):
         return "BOOL"
     if column.type == "integer":
         name = column.dtype.upper()
-        return name if name in _DATATYPES else "INT64"
+        return name if name in tensors.DATATYPES else "INT64"
     if column.type == "number":
         return {"float16": "FP16", "float32": "FP32"}.get(column.dtype, "FP64")
     return "BYTES"
@@ -77,94 +77,89 @@ def _reader(service, version):
     columns = {column.name: column for column in service.columns}
 
     def read(call):
-        if call.headers.get("inference-header-content-length") is not None:
-            raise problem.unsupported("tensors in binary form are not taken; send JSON")
-        require(call.media, JSON)
-        document = parse(call.body)
+        length = call.headers.get(tensors.HEADER)
+        if length is None:
+            require(call.media, JSON)
+            head, source = call.body, tensors.Source(b"")
+        else:
+            require(call.media, JSON, BINARY)
+            head, rest = tensors.split(call.body, length)
+            source = tensors.Source(rest)
+        document = parse(head)
         inputs = document.get("inputs") if isinstance(document, dict) else None
         if not isinstance(inputs, list) or not inputs or not all(isinstance(tensor, dict) for tensor in inputs):
             raise problem.shape('expected an object with "inputs", a list of tensors')
-        tensors = [_tensor(tensor) for tensor in inputs]
-        name, shape, data = tensors[0]
-        if len(tensors) == 1 and len(shape) == 2 and name not in columns and shape[1] == len(decoder.names):
+        given = [tensors.read(tensor, source) for tensor in inputs]
+        source.done()
+        name, shape, data = given[0]
+        if len(given) == 1 and len(shape) == 2 and name not in columns and shape[1] == len(decoder.names) > 0:
             width = shape[1]
             rows = decoder.split(decoder.names, [data[at : at + width] for at in range(0, len(data), width)])
         else:
-            count = tensors[0][1][0] if tensors[0][1] else 1
-            for name, shape, data in tensors:
+            count = shape[0] if shape else 1
+            for name, _, data in given:
                 if len(data) != count:
                     raise problem.shape(f"the tensor {name!r} holds {len(data)} values for {count} rows")
-            rows = decoder.by_column({name: data for name, _, data in tensors}, count)
-        wanted = _wanted(document)
+            if len({name for name, _, _ in given}) != len(given):
+                raise problem.shape("a tensor is there twice")
+            rows = decoder.by_column({name: data for name, _, data in given}, count)
+        reading = Reading(rows, None)
+        wanted, binary = _wanted(document)
 
         def render(answers):
             outputs = [output for output in _outputs(answers) if wanted is None or output["name"] in wanted]
             answer = {"model_name": service.name, "model_version": version, "outputs": outputs}
             if document.get("id") is not None:
                 answer["id"] = document["id"]
-            return JSON, msgspec.json.encode(answer, enc_hook=plain)
+            packed = [_packed(output) for output in outputs if (wanted or {}).get(output["name"], binary)]
+            body = msgspec.json.encode(answer, enc_hook=plain)
+            if not packed:
+                return JSON, body
+            reading.headers.append((tensors.HEADER, str(len(body))))
+            return BINARY, b"".join((body, *packed))
 
-        return Reading(rows, render)
+        reading.render = render
+        return reading
 
     return read
 
 
-def _tensor(tensor):
-    """(name, shape, flat values) of one input, after its datatype, shape and data agreed."""
-    name, shape, kind = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
-    if not isinstance(name, str):
-        raise problem.shape("a tensor has a name")
-    if kind not in _DATATYPES:
-        raise problem.shape(f"the tensor {name!r} has no known datatype")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise problem.shape(f"the tensor {name!r} has no shape")
-    data = tensor.get("data")
-    if not isinstance(data, list):
-        raise problem.shape(f"the tensor {name!r} has no data")
-    while data and isinstance(data[0], list):
-        if not all(isinstance(item, list) for item in data):
-            raise problem.shape(f"the data of the tensor {name!r} is ragged")
-        data = [value for item in data for value in item]
-    size = 1
-    for length in shape:
-        size *= length
-    if size != len(data):
-        raise problem.shape(f"the tensor {name!r} holds {len(data)} values and its shape says {size}")
-    return name, shape, data
-
-
 def _wanted(document):
+    """({output: whether in bytes} or None for all, whether the others are in bytes)."""
+    binary = _parameter(document, "binary_data_output") is True
     outputs = document.get("outputs")
     if not isinstance(outputs, list):
-        return None
-    return {output.get("name") for output in outputs if isinstance(output, dict)} or None
+        return None, binary
+    wanted = {}
+    for output in outputs:
+        if isinstance(output, dict) and isinstance(output.get("name"), str):
+            own = _parameter(output, "binary_data")
+            wanted[output["name"]] = binary if own is None else own is True
+    return wanted or None, binary
+
+
+def _parameter(document, name):
+    parameters = document.get("parameters")
+    return parameters.get(name) if isinstance(parameters, dict) else None
+
+
+def _packed(output):
+    """Takes the values out of an output, as bytes; those that bytes have no form for stay where they are."""
+    data = tensors.pack(output)
+    if data is None:
+        return b""
+    del output["data"]
+    output["parameters"] = {"binary_data_size": len(data)}
+    return data
 
 
 def _outputs(answers):
-    """One tensor of the answers; one per key when they are objects of the same keys; lists of one length become a matrix."""
+    """One tensor of the answers; one per key when they are objects of the same keys."""
     answers = msgspec.to_builtins(answers, enc_hook=plain)
     first = answers[0] if answers else None
     if isinstance(first, dict) and all(isinstance(item, dict) and item.keys() == first.keys() for item in answers):
-        return [_output(key, [item[key] for item in answers]) for key in first]
-    return [_output("predictions", answers)]
-
-
-def _output(name, values):
-    shape = [len(values)]
-    if values and all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
-        shape.append(len(values[0]))
-        values = [item for value in values for item in value]
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {bool}:
-        kind = "BOOL"
-    elif kinds <= {int}:
-        kind = "INT64"
-    elif kinds <= {int, float}:
-        kind = "FP64"
-    else:
-        kind = "BYTES"
-        values = [value if isinstance(value, str) else msgspec.json.encode(value).decode() for value in values]
-    return {"name": name, "datatype": kind, "shape": shape, "data": values}
+        return [tensors.output(key, [item[key] for item in answers]) for key in first]
+    return [tensors.output("predictions", answers)]
 
 
 def error(refused, request_id):
