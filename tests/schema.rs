@@ -253,7 +253,10 @@ fn the_document_describes_the_service() {
         "In training: 18 to 97."
     );
     let codes: Vec<&String> = post["responses"].as_object().unwrap().keys().collect();
-    assert_eq!(codes, ["200", "400", "408", "413", "415", "422", "500", "503"]);
+    assert_eq!(
+        codes,
+        ["200", "400", "408", "413", "415", "422", "500", "503", "401"]
+    );
     for path in [
         "/livez",
         "/readyz",

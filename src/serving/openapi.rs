@@ -5,6 +5,8 @@
 //!
 //! Source: OpenAPI 3.1.1, JSON Schema 2020-12, RFC 9457 for errors.
 
+mod contracts;
+
 use serde_json::{Map, Value, json};
 
 use crate::project::Project;
@@ -69,10 +71,7 @@ pub fn document(service: &Service<'_>) -> Value {
     if let Some(description) = service.description {
         info["description"] = json!(description);
     }
-    json!({
-        "openapi": "3.1.1",
-        "info": info,
-        "paths": {
+    let mut paths = json!({
             "/predict": { "post": predict(service) },
             "/livez": { "get": get("live", "Whether the process is up", json!({ "200": status("up") })) },
             "/readyz": { "get": ready("ready") },
@@ -89,7 +88,17 @@ pub fn document(service: &Service<'_>) -> Value {
             "/docs": { "get": get("docs", "This document, for people", json!({
                 "200": answer("A page", "text/html", json!({ "type": "string" })),
             })) },
-        },
+    });
+    if let Value::Object(paths) = &mut paths {
+        paths.extend(contracts::paths(service));
+        for (path, item) in paths.iter_mut() {
+            guard(path, item);
+        }
+    }
+    json!({
+        "openapi": "3.1.1",
+        "info": info,
+        "paths": paths,
         "components": { "schemas": {
             "Record": record(service),
             "Predictions": {
@@ -102,9 +111,41 @@ pub fn document(service: &Service<'_>) -> Value {
                 "required": ["predictions"],
             },
             "Problem": problem(),
+        }, "securitySchemes": {
+            "token": { "type": "http", "scheme": "bearer", "description": "One of those in the file that MLRAILS_TOKEN_FILE names." },
         } },
     })
 }
+
+/// What says whether the process is well: probes have no token to show, so these are open when one is needed (`web.py`).
+const PROBES: [&str; 7] = [
+    "/livez", "/readyz", "/healthz", "/ping", "/health", "/live", "/ready",
+];
+
+/// Adds what a token means for a path. The runtime takes it away where none is needed.
+fn guard(path: &str, item: &mut Value) {
+    let open = PROBES.iter().any(|probe| path.ends_with(probe)) || contracts::is_open(path);
+    let Value::Object(operations) = item else { return };
+    for (method, operation) in operations {
+        if open {
+            operation["security"] = json!([]);
+        } else {
+            let schema = json!({ "$ref": "#/components/schemas/Problem" });
+            operation["responses"]["401"] = match path {
+                path if method == "post" && contracts::answers_plainly(path) => answer(
+                    "A token is needed",
+                    "application/json",
+                    json!({ "type": "object" }),
+                ),
+                _ => answer("A token is needed", "application/problem+json", schema),
+            };
+        }
+    }
+}
+
+/// Taken and answered where pyarrow is installed; the runtime strikes them out elsewhere (`openapi.py`).
+const ARROW: &str = "application/vnd.apache.arrow.stream";
+const PARQUET: &str = "application/vnd.apache.parquet";
 
 fn predict(service: &Service<'_>) -> Value {
     let example = service.request.example();
@@ -160,9 +201,15 @@ fn predict(service: &Service<'_>) -> Value {
         "200".to_owned(),
         json!({
             "description": "One answer per row",
+            "headers": { "x-mlrails-ignored": {
+                "description": "Names that are no column's, percent-encoded, where a row left an optional column out: one may be the other misspelt.",
+                "schema": { "type": "string" },
+            } },
             "content": {
                 "application/json": { "schema": { "$ref": "#/components/schemas/Predictions" } },
                 "text/csv": { "schema": { "type": "string" } },
+                ARROW: {},
+                PARQUET: {},
             },
         }),
     );
@@ -182,7 +229,12 @@ fn predict(service: &Service<'_>) -> Value {
             "required": true,
             "description": "One record, a list of records, columns and data, or CSV with a header line. Fields that the \
                             pipeline does not read are ignored. A missing value is null, or an empty cell.",
-            "content": { "application/json": json_body, "text/csv": csv_body },
+            "content": {
+                "application/json": json_body,
+                "text/csv": csv_body,
+                ARROW: {},
+                PARQUET: {},
+            },
         },
         "responses": responses,
     })

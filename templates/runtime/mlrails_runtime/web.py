@@ -26,7 +26,7 @@ from mlrails_runtime.protocols import JSON, Call, kserve, media_type, mlflow, oi
 from mlrails_runtime.service import NotPerRow, agree
 
 CONTRACTS = (own, kserve, oip, mlflow)
-# From so many bytes, and so many answers on, another thread decodes and encodes.
+# From so many bytes, and so many answers on, another thread decodes and encodes; and such bodies are taken in pieces.
 _LARGE, _MANY = 64 << 10, 2048
 PROBES = ("/livez", "/readyz", "/healthz", "/ping", "/health", "/live", "/ready")
 _ID = re.compile(r"^[!-~]{1,128}$")
@@ -223,16 +223,22 @@ class Web:
         """The whole body, or the refusal: 413 above the cap, declared or not; 408 when it does not come; 400 when it is cut."""
         most = self.settings.max_body
         declared = call.headers.get("content-length")
-        if declared is not None:
-            if int(declared) > most:
-                raise _too_large(most)
-            self._hold(call, int(declared))
+        expected = None if declared is None else int(declared)
+        if expected is not None and expected > most:
+            raise _too_large(most)
+        small = expected is not None and expected < _LARGE
+        if small:
+            self._hold(call, expected)
+        elif self.batcher.waiting >= self.settings.queue:
+            # A small one is read before it is refused, which keeps its connection.
+            raise problem.overloaded()
         task = asyncio.current_task()
         late = []
         timer = self.loop.call_later(self.settings.body_timeout, _give_up, task, late)
         try:
-            if declared is not None:
+            if small:
                 return await proto()
+            # Room is taken as it comes: who declares much and sends little takes little.
             pieces, size, empty = [], 0, 0
             async for piece in proto:
                 size += len(piece)
@@ -244,6 +250,8 @@ class Web:
             if chunked and empty > 1:
                 # granian gives one empty piece at the end, and one more in place of an error.
                 raise problem.malformed("its chunks are broken or end early")
+            if expected is not None and size != expected:
+                raise problem.malformed("it ended before its content-length")
             return b"".join(pieces)
         except (ProtocolClosed, ProtocolError):
             raise problem.malformed("it ended before its content-length") from None
