@@ -222,6 +222,34 @@ fn folders_and_pages_on_disk_are_indexes() {
 }
 
 #[test]
+fn without_an_index_packages_come_from_the_folder_alone() {
+    let shelf = Shelf::default()
+        .wheel("a", "1.0", &["Requires-Dist: b"])
+        .wheel("b", "1.0", &[]);
+    let bench = Bench::new("dependencies = [\"a\"]\n[tool.uv]\nfind-links = [\"wheels\"]");
+    shelf.write(&bench.path("wheels"));
+    let ways = [
+        bench.command(&["lock", "--index-url", NOWHERE, "--no-index"]),
+        bench
+            .command(&["lock", "--index-url", NOWHERE])
+            .env("PIP_NO_INDEX", "1"),
+        bench
+            .command(&["lock", "--index-url", NOWHERE])
+            .env("UV_NO_INDEX", "true"),
+    ];
+    for way in ways {
+        way.run().expect(0);
+        assert_eq!(bench.locked(), ["a 1.0", "b 1.0"]);
+        std::fs::remove_file(bench.path("pylock.toml")).unwrap();
+    }
+    bench.write("dependencies = [\"a\"]\n[tool.uv]\nfind-links = [\"wheels\"]\nno-index = true");
+    bench.run(&["lock"]).expect(0);
+    bench.run(&["lock", "--check"]).expect(0);
+    bench.write("dependencies = [\"c\"]\n[tool.uv]\nfind-links = [\"wheels\"]\nno-index = true");
+    bench.run(&["lock"]).expect(1).says(&["`c`"]);
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_told() {
     let bench = Bench::new("dependencies = [\"a\"]\n[tool.uv]\nindex-url = \"wheels\"");
     let outcome = bench.run(&["lock"]).expect(1);

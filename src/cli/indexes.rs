@@ -23,6 +23,9 @@ pub struct IndexArgs {
     /// A folder or page of files that are taken beside the index's; may be repeated
     #[arg(long, value_name = "PLACE")]
     find_links: Vec<String>,
+    /// Ask no index: take only what --find-links has
+    #[arg(long)]
+    no_index: bool,
 }
 
 /// Which indexes are asked for this project.
@@ -30,6 +33,7 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
     let uv = &manifest.pyproject.uv;
     let mut declared = config::Declared {
         find_links: uv.find_links.clone(),
+        no_index: uv.no_index,
         ..config::Declared::default()
     };
     for one in &uv.indexes {
@@ -91,6 +95,7 @@ pub fn locations(manifest: &Manifest, args: &IndexArgs) -> Result<config::Locati
         index_url: args.index_url.clone(),
         extra_index_urls: args.extra_index_url.clone(),
         find_links: args.find_links.clone(),
+        no_index: args.no_index,
     };
     let environment = |name: &str| std::env::var(name).ok();
     let found = config::locations(&flags, &declared, &manifest.root, &environment);

@@ -10,6 +10,8 @@
 //! 5. `pip.conf` (`PIP_CONFIG_FILE`, the user's, the machine's)
 //! 6. the public index
 //!
+//! Where `--no-index`, `UV_NO_INDEX`, `PIP_NO_INDEX`, `no-index` of one of the files says so, there is no index at all.
+//!
 //! A further index is asked before the default one, and the first index that has a project answers for it alone: a
 //! name that a private index has is never taken from a public one. An index is a URL (`https`, `http`, `file`) or a
 //! folder, relative to the file that names it.
@@ -41,6 +43,8 @@ pub struct Flags {
     pub index_url: Option<String>,
     pub extra_index_urls: Vec<String>,
     pub find_links: Vec<String>,
+    /// No index is asked: only what `find_links` lists is there.
+    pub no_index: bool,
 }
 
 /// What a project says, in `[tool.uv]`.
@@ -48,6 +52,7 @@ pub struct Flags {
 pub struct Declared {
     pub indexes: Vec<DeclaredIndex>,
     pub find_links: Vec<String>,
+    pub no_index: bool,
     /// Packages that come from one index, by its name (`[tool.uv.sources]`).
     pub pins: Pins,
 }
@@ -255,6 +260,19 @@ pub fn locations(
     };
     further.push(default.unwrap_or_else(|| (public(), &here)));
 
+    let no_index = flags.no_index
+        || declared.no_index
+        || uv.no_index
+        || pip.no_index
+        || ["UV_NO_INDEX", "PIP_NO_INDEX"]
+            .map(variable)
+            .into_iter()
+            .flatten()
+            .any(|value| is_yes(&value));
+    if no_index {
+        further.clear();
+    }
+
     let mut indexes: Vec<Location> = Vec::new();
     for (index, base) in further {
         let location = location(&index, base, &variable)?;
@@ -304,9 +322,21 @@ pub fn locations(
     Ok(Locations {
         indexes,
         find_links,
-        pins: declared.pins.clone(),
+        pins: if no_index {
+            Pins::new()
+        } else {
+            declared.pins.clone()
+        },
         netrc: netrc(&variable),
     })
+}
+
+/// As pip reads a setting that is on or off.
+fn is_yes(text: &str) -> bool {
+    matches!(
+        text.trim().to_ascii_lowercase().as_str(),
+        "1" | "y" | "yes" | "t" | "true" | "on"
+    )
 }
 
 /// `name=https://…`, as uv's variables and flags take it.

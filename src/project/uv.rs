@@ -20,6 +20,8 @@ pub struct Uv {
     pub index_url: Option<String>,
     pub extra_index_urls: Vec<String>,
     pub find_links: Vec<String>,
+    /// Packages come from `find_links` only.
+    pub no_index: bool,
     pub constraints: Vec<Declared>,
     pub overrides: Vec<Declared>,
     /// Names that are left out wherever they are required.
@@ -92,6 +94,7 @@ pub(super) fn read(table: &Table<'_>, mistakes: &mut Vec<Mistake>) -> Uv {
             .filter_map(|text| url(text, mistakes))
             .collect(),
         find_links: values(table.strings("find-links", mistakes)),
+        no_index: table.boolean("no-index", mistakes).unwrap_or(false),
         constraints: declared(table, "constraint-dependencies", mistakes),
         overrides: declared(table, "override-dependencies", mistakes),
         excluded: names(table, "exclude-dependencies", mistakes),

@@ -3,8 +3,11 @@
 //! Every fork owns a solver state. Forks are solved depth first, the newest Python first, and the pins of a finished
 //! fork are preferences of the next: versions differ between forks only where they must.
 
+mod context;
+mod needs;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pubgrub::{Id, Ranges, State, Term};
@@ -12,47 +15,18 @@ use uv_normalize::{ExtraName, PackageName};
 use uv_pep440::Version;
 use uv_pep508::MarkerTree;
 
-use super::candidate::{Choice, Selector, Tries};
-use super::coverage::Required;
-use super::divide::{Divisions, Parts, divide};
+use self::needs::dependencies;
+use super::ResolveError;
+use super::candidate::Choice;
+use super::divide::{Parts, divide};
 use super::explain::{self, Tree};
-use super::fork::{Dependency, Environment, lowest_python, split};
+use super::fork::{Environment, split};
 use super::preference::Preferences;
 use super::priority::Priorities;
 use super::provider::{Node, Reason, Types};
-use super::{Conflicts, Inputs, Options, ResolveError, overridden};
-use crate::index::{FileId, Index, IndexError, Page};
-use crate::lock::reach::{Scope, with_extra, without_extras};
-use crate::lock::satisfies::Wanted;
-use crate::python::metadata::Metadata;
-use crate::python::requirement::{Requirement, VersionOrUrl};
+use crate::index::{FileId, Page};
 
-/// Everything that forks share and do not change.
-pub(super) struct Context<'a> {
-    pub inputs: &'a Inputs,
-    pub roots: &'a [(Scope, Requirement)],
-    pub index: &'a dyn Index,
-    pub preferences: &'a Preferences,
-    selector: Arc<Selector>,
-    universe: MarkerTree,
-    /// What the declared conflicts leave to be chosen, each a fork.
-    choices: Vec<MarkerTree>,
-    constraints: HashMap<&'a PackageName, Vec<&'a Requirement>>,
-    overrides: HashMap<&'a PackageName, Vec<&'a Requirement>>,
-    tries: Tries,
-    pub conflicts: Conflicts,
-    pub divisions: Divisions,
-    notes: Mutex<BTreeSet<String>>,
-    end: Option<Instant>,
-}
-
-/// Where a name comes from in an environment.
-pub(super) enum Place<'a> {
-    /// The usual indexes, or the one of that name.
-    At(Option<&'a str>),
-    /// One index where the marker holds, another where it does not.
-    Between(MarkerTree),
-}
+pub(super) use self::context::{Context, Place, place};
 
 /// One fork's pins.
 #[derive(Debug, Clone)]
@@ -67,126 +41,6 @@ pub(super) struct Pin {
     /// The file whose metadata stood for the version.
     pub file: FileId,
     pub extras: BTreeSet<ExtraName>,
-}
-
-impl<'a> Context<'a> {
-    pub fn new(
-        inputs: &'a Inputs,
-        options: &Options,
-        roots: &'a [(Scope, Requirement)],
-        wanted: &Wanted,
-        preferences: &'a Preferences,
-        index: &'a dyn Index,
-        required: &Required,
-    ) -> Self {
-        let by_name = |list: &'a [Requirement]| {
-            let mut map: HashMap<&'a PackageName, Vec<&'a Requirement>> = HashMap::new();
-            for requirement in list {
-                map.entry(&requirement.name).or_default().push(requirement);
-            }
-            map
-        };
-        Self {
-            inputs,
-            roots,
-            index,
-            preferences,
-            selector: Arc::new(Selector::new(inputs, options, roots, required)),
-            universe: wanted.universe(),
-            choices: wanted.choices(),
-            constraints: by_name(&inputs.constraints),
-            overrides: by_name(&inputs.overrides),
-            tries: Tries::default(),
-            conflicts: options.conflicts,
-            divisions: Divisions::default(),
-            notes: Mutex::default(),
-            end: None,
-        }
-    }
-
-    /// A trial, that ends at `end`.
-    pub fn until(self, end: Option<Instant>) -> Self {
-        Self { end, ..self }
-    }
-
-    pub fn is_trial(&self) -> bool {
-        self.end.is_some()
-    }
-
-    /// What people should know though it stopped nothing.
-    pub fn notes(&self) -> Vec<String> {
-        self.notes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
-    }
-
-    fn note(&self, line: String) {
-        self.notes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(line);
-    }
-
-    /// The requirements of one version after overrides, with their own markers (extras included).
-    pub fn effective(&self, requires: &[Requirement]) -> Vec<Requirement> {
-        requires
-            .iter()
-            .flat_map(|requirement| match self.overrides.get(&requirement.name) {
-                None => vec![requirement.clone()],
-                Some(overrides) => overrides.iter().map(|by| overridden(requirement, by)).collect(),
-            })
-            .collect()
-    }
-
-    /// Where the constraints on `name` hold.
-    pub fn narrowing(&self, name: &PackageName) -> impl Iterator<Item = MarkerTree> {
-        let constraints = self.constraints.get(name).into_iter().flatten();
-        constraints.map(|constraint| constraint.marker)
-    }
-
-    /// Whether a fork is less than all that was asked for.
-    pub fn is_split(&self, environment: &Environment) -> bool {
-        environment.marker != self.universe
-    }
-
-    /// Whether a listed file may stand in the lock.
-    pub fn allows(&self, name: &PackageName, file: &crate::index::Listed<'_>) -> bool {
-        self.selector.allows(name, file)
-    }
-
-    /// The page of `name` that counts in `environment`.
-    pub fn page(
-        &self,
-        name: &PackageName,
-        environment: MarkerTree,
-    ) -> Result<Option<Arc<Page>>, Arc<IndexError>> {
-        match self.pin(name, environment) {
-            Place::At(pin) => self.index.page_from(name, pin),
-            Place::Between(_) => self.index.page(name),
-        }
-    }
-
-    /// Which of the project's indexes `name` comes from in `environment`: the first pin that holds in all of it.
-    pub fn pin(&self, name: &PackageName, environment: MarkerTree) -> Place<'a> {
-        place(self.index, name, environment)
-    }
-}
-
-/// Where `name` comes from in `environment`.
-pub(super) fn place<'a>(index: &'a dyn Index, name: &PackageName, environment: MarkerTree) -> Place<'a> {
-    for pin in index.pins(name) {
-        if environment.is_disjoint(pin.marker) {
-            continue;
-        }
-        if environment.is_disjoint(pin.marker.negate()) {
-            return Place::At(Some(&pin.index));
-        }
-        return Place::Between(pin.marker);
-    }
-    Place::At(None)
 }
 
 /// The state of one fork.
@@ -577,142 +431,6 @@ fn add(
             .map(|other| &store[other])
             .collect();
         fork.priorities.conflict(&store[id], culprits);
-    }
-}
-
-type Dependencies = Result<Vec<Dependency>, Reason>;
-
-/// What one version needs, for the solver. `Ok(Err(_))`: the version cannot be used.
-fn dependencies(
-    context: &Context<'_>,
-    fork: &Fork,
-    node: &Node,
-    version: &Version,
-    file: Option<FileId>,
-    page: Option<&Arc<Page>>,
-) -> Result<Dependencies, ResolveError> {
-    let (name, extra) = match node {
-        Node::Root => return root_dependencies(context, fork),
-        Node::Package(name) => (name, None),
-        Node::Extra(name, extra) => (name, Some(extra)),
-    };
-    let (Some(file), Some(page)) = (file, page) else {
-        return Ok(Ok(Vec::new()));
-    };
-    let metadata: Arc<Metadata> = match context.index.metadata(name, page, file) {
-        Ok(metadata) => metadata,
-        Err(error) => {
-            return match &*error {
-                IndexError::NeedsBuild { reason, .. } => {
-                    context.note(format!(
-                        "{name} {version} has to be built to know what it needs, and is passed over: {reason}"
-                    ));
-                    Ok(Err(Reason::NeedsBuild(reason.clone())))
-                }
-                IndexError::Unreadable { rule, .. } => Ok(Err(Reason::Broken(rule.clone()))),
-                _ => Err(error.into()),
-            };
-        }
-    };
-    if let Some(specifiers) = &metadata.requires_python
-        && lowest_python(specifiers) > fork.environment.floor
-    {
-        return Ok(Err(Reason::RequiresPython(specifiers.to_string())));
-    }
-    let mut dependencies = Vec::new();
-    if let Some(extra) = extra {
-        if !metadata.provides_extra.contains(extra) {
-            context.note(format!("{name} {version} has no extra `{extra}`"));
-        }
-        dependencies.push(Dependency {
-            name: name.clone(),
-            nodes: vec![(Node::Package(name.clone()), Ranges::singleton(version.clone()))],
-            marker: MarkerTree::TRUE,
-        });
-    }
-    for requirement in context.effective(&metadata.requires_dist) {
-        let plain = without_extras(requirement.marker);
-        let marker = match extra {
-            None => plain,
-            // What holds without the extra is the package's own business.
-            Some(extra) => with_extra(requirement.marker, extra).and(plain.negate()),
-        };
-        if !fork.environment.includes(marker) {
-            continue;
-        }
-        if let Some(VersionOrUrl::Url(_)) = requirement.version_or_url {
-            return Ok(Err(Reason::Url(requirement.name.to_string())));
-        }
-        // A package may name itself, usually to bundle its extras.
-        if requirement.name == *name && requirement.extras.is_empty() {
-            if range_of(&requirement).contains(version) {
-                continue;
-            }
-            return Ok(Err(Reason::Itself));
-        }
-        push(context, &requirement, marker, fork, &mut dependencies);
-    }
-    Ok(Ok(dependencies))
-}
-
-fn root_dependencies(context: &Context<'_>, fork: &Fork) -> Result<Dependencies, ResolveError> {
-    let mut dependencies = Vec::new();
-    for (scope, requirement) in context.roots {
-        for requirement in context.effective(std::slice::from_ref(requirement)) {
-            if let Some(VersionOrUrl::Url(_)) = requirement.version_or_url {
-                return Err(ResolveError::Unsupported {
-                    requirement: requirement.name.to_string(),
-                    rule: "comes from a URL that nobody has read".to_owned(),
-                });
-            }
-            // What an extra or a group asks for, a fork for its rival does not have.
-            if fork.environment.includes(requirement.marker.and(scope.marker())) {
-                push(context, &requirement, requirement.marker, fork, &mut dependencies);
-            }
-        }
-    }
-    Ok(Ok(dependencies))
-}
-
-/// Adds a requirement, and the constraints that its name has.
-fn push(
-    context: &Context<'_>,
-    requirement: &Requirement,
-    marker: MarkerTree,
-    fork: &Fork,
-    dependencies: &mut Vec<Dependency>,
-) {
-    dependencies.push(as_dependency(requirement, marker));
-    for constraint in context.constraints.get(&requirement.name).into_iter().flatten() {
-        let marker = marker.and(constraint.marker);
-        if fork.environment.includes(marker) {
-            let mut bare = (*constraint).clone();
-            bare.extras = Box::default();
-            dependencies.push(as_dependency(&bare, marker));
-        }
-    }
-}
-
-fn as_dependency(requirement: &Requirement, marker: MarkerTree) -> Dependency {
-    let range = range_of(requirement);
-    let package = Node::Package(requirement.name.clone());
-    let extras = requirement.extras.iter().map(|extra| {
-        (
-            Node::Extra(requirement.name.clone(), extra.clone()),
-            range.clone(),
-        )
-    });
-    Dependency {
-        name: requirement.name.clone(),
-        nodes: std::iter::once((package, range.clone())).chain(extras).collect(),
-        marker,
-    }
-}
-
-fn range_of(requirement: &Requirement) -> Ranges<Version> {
-    match &requirement.version_or_url {
-        Some(VersionOrUrl::VersionSpecifier(specifiers)) => Ranges::from(specifiers.clone()),
-        _ => Ranges::full(),
     }
 }
 

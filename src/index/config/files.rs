@@ -46,6 +46,7 @@ pub(super) fn uv_files(
             index
         }));
         all.find_links.extend(found.find_links.into_iter().map(placed));
+        all.no_index |= found.no_index;
     }
     Ok(all)
 }
@@ -66,6 +67,7 @@ fn declared_in(table: &toml::Table) -> Declared {
     };
     let mut declared = Declared {
         find_links: list("find-links"),
+        no_index: flag(table, "no-index"),
         ..Declared::default()
     };
     for index in table
@@ -123,6 +125,7 @@ pub(super) fn pip_files(variable: &dyn Fn(&str) -> Option<String>) -> Flags {
             found.index_url = found.index_url.or(file.index_url);
             found.extra_index_urls.extend(file.extra_index_urls);
             found.find_links.extend(file.find_links);
+            found.no_index |= file.no_index;
         }
     }
     found
@@ -164,6 +167,7 @@ pub(super) fn pip_file(text: &str) -> Flags {
             "find-links" => found
                 .find_links
                 .extend(value.split_whitespace().map(str::to_owned)),
+            "no-index" => found.no_index = super::is_yes(value),
             _ => {}
         }
     }
