@@ -29,6 +29,12 @@ const OURS: &str = "_mlrails";
 /// What of the runtime a library needs: no server.
 const RUNTIME: [&str; 8] = [
     "__init__.py",
+    "accelerate/__init__.py",
+    "accelerate/features.py",
+    "accelerate/models.py",
+    "accelerate/plan.py",
+    "accelerate/source.py",
+    "accelerate/trees.py",
     "columns.py",
     "decode.py",
     "frame.py",

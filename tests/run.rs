@@ -752,6 +752,15 @@ fn the_example_project_trains_as_it_is_committed() {
             .unwrap()
             .contains(&json!("pandas"))
     );
+    let said = &record["accelerate"]["model"]["predict_proba"];
+    assert_eq!(
+        (&said["kept"], &said["rows"], &said["answered"]),
+        (&json!(true), &json!(10_000), &json!(10_000)),
+        "{said}"
+    );
+    case.write("mlrails.toml", "[serve]\naccelerate = false\n");
+    case.run(&[]).expect(0);
+    assert_eq!(case.record()["accelerate"], Value::Null);
 }
 
 /// A table whose dtypes are all different, through requests and back.

@@ -72,6 +72,8 @@ pub enum GoldenRows {
 pub struct ServeConfig {
     /// `package.module:function`, instead of `predict` in serve.py.
     pub entry: Option<Placed<String>>,
+    /// Whether estimators may be answered by a proven fast path; unsaid, they may.
+    pub accelerate: Option<bool>,
 }
 
 /// `[data]`
@@ -98,6 +100,7 @@ pub const KEYS: &[&str] = &[
     "golden.group",
     "golden.redact",
     "serve.entry",
+    "serve.accelerate",
     "data.url",
 ];
 
@@ -140,6 +143,7 @@ pub fn read(root: &Table<'_>, prefix: &str, folder: &Path, mistakes: &mut Vec<Mi
     }
     if let Some(serve) = root.table("serve", &section("serve"), mistakes) {
         config.serve.entry = serve.string("entry", mistakes);
+        config.serve.accelerate = serve.boolean("accelerate", mistakes);
         if let Some(entry) = &config.serve.entry
             && !is_entry(&entry.value)
         {

@@ -35,6 +35,9 @@ pub struct RunRecord {
     pub response: Value,
     #[serde(default)]
     pub golden: Value,
+    /// Which methods of which frozen estimators a fast path was proven for, and why not for others: {value: {method: {kept, ..}}}.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub accelerate: Value,
     #[serde(default)]
     pub serving: Value,
     /// Where else golden rows were replayed and answered the same: `run --replay`.

@@ -33,6 +33,9 @@ pub struct Proof {
     pub rows: Vec<Value>,
     pub predictions: Vec<Value>,
     pub response: Value,
+    /// Which estimators' methods have a proven fast path, or why not.
+    #[serde(default)]
+    pub accelerate: Value,
     pub versions: Versions,
     /// Modules of distributions that the replay loaded from source: top-level package to the rest of their names.
     #[serde(default)]

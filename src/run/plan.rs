@@ -41,6 +41,8 @@ pub struct Plan {
     pub golden: GoldenOptions,
     /// `examples` of serve.py.
     pub examples: Option<Function>,
+    /// Whether the replay looks for fast paths.
+    pub accelerate: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -206,6 +208,7 @@ fn empty(project: &Project, settings: &Resolved, scratch: &Scratch) -> Plan {
             redact: config.redact.iter().map(|column| column.value.clone()).collect(),
         },
         examples: examples(project),
+        accelerate: project.manifest.config.serve.accelerate.unwrap_or(true),
     }
 }
 

@@ -18,6 +18,7 @@ macro_rules! files {
 
 const FILES: &[(&str, &str)] = files![
     "__init__.py",
+    "accelerate.py",
     "answers.py",
     "equal.py",
     "failure.py",
@@ -34,11 +35,25 @@ const FILES: &[(&str, &str)] = files![
     "versions.py",
 ];
 
-/// Of the serving runtime only what training shares with it: how values are saved and loaded.
-const SHARED: (&str, &str) = (
-    "mlrails_runtime/values.py",
-    include_str!("../../templates/runtime/mlrails_runtime/values.py"),
-);
+macro_rules! shared {
+    ($($path:literal),* $(,)?) => {
+        &[$((
+            concat!("mlrails_runtime/", $path),
+            include_str!(concat!("../../templates/runtime/mlrails_runtime/", $path)),
+        )),*]
+    };
+}
+
+/// Of the serving runtime only what training shares with it: how values are saved and loaded, and the fast paths that are proven here.
+const SHARED: &[(&str, &str)] = shared![
+    "accelerate/__init__.py",
+    "accelerate/features.py",
+    "accelerate/models.py",
+    "accelerate/plan.py",
+    "accelerate/source.py",
+    "accelerate/trees.py",
+    "values.py",
+];
 
 /// `-I` keeps the machine's own Python settings and folders out; the two paths are arguments.
 const START: &str =
@@ -60,10 +75,8 @@ impl Interpreter {
         if !executable.exists() {
             return Err(RunError::NoEnvironment { python: executable });
         }
-        for (path, text) in FILES
-            .iter()
-            .chain([&SHARED, &("mlrails_runtime/__init__.py", "")])
-        {
+        let empty = [("mlrails_runtime/__init__.py", "")];
+        for (path, text) in FILES.iter().chain(SHARED).chain(&empty) {
             scratch.write(&Path::new("python").join(path), text.as_bytes())?;
         }
         Ok(Self {

@@ -91,6 +91,7 @@ pub fn run(
         }),
         response: proof.response.clone(),
         golden: json!({ "rows": proof.rows, "predictions": proof.predictions }),
+        accelerate: proof.accelerate.clone(),
         serving: json!({ "modules": modules, "loaded": loaded }),
         replayed: Vec::new(),
     })

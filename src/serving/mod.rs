@@ -43,6 +43,8 @@ pub struct App {
     /// Distribution to version, as training saw them.
     pub versions: BTreeMap<String, String>,
     pub python: String,
+    /// The fast paths that training proved, as run.json has them; null where `[serve] accelerate` forbids them.
+    pub accelerate: Value,
     /// Shown by `/metadata`.
     pub labels: BTreeMap<String, String>,
 }
@@ -145,6 +147,10 @@ pub fn app(
         openapi,
         versions: run.versions.clone(),
         python: run.python.clone(),
+        accelerate: match project.manifest.config.serve.accelerate {
+            Some(false) => Value::Null,
+            _ => run.accelerate.clone(),
+        },
         labels: BTreeMap::new(),
         name,
     })

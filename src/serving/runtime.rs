@@ -14,6 +14,12 @@ macro_rules! files {
 pub const FILES: &[(&str, &str)] = files![
     "__init__.py",
     "__main__.py",
+    "accelerate/__init__.py",
+    "accelerate/features.py",
+    "accelerate/models.py",
+    "accelerate/plan.py",
+    "accelerate/source.py",
+    "accelerate/trees.py",
     "access.py",
     "batch.py",
     "batching.py",

@@ -33,7 +33,7 @@ def run(settings, words):
     parser.add_argument("--chunk", type=int, default=4096, help="rows in memory at a time")
     chosen = parser.parse_args(words)
     try:
-        model = Model(Service(settings.app))
+        model = Model(Service(settings.app), fast=settings.accelerate)
         return _Run(model, chosen).run()
     except (Unusable, OSError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -100,7 +100,7 @@ def _worker(service, settings, board, parent, started, tokens, tracer):
     slot = board.claim()
 
     def load():
-        model = Model(service)
+        model = Model(service, fast=settings.accelerate)
         differences = replay(model)
         if differences:
             first = differences[0]

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 
-from mlrails_runtime import SCHEMA, frame, problem, values
+from mlrails_runtime import SCHEMA, accelerate, frame, problem, values
 from mlrails_runtime.columns import Column
 from mlrails_runtime.decode import ABSENT, Decoder
 
@@ -78,8 +78,9 @@ class Service:
 class Model:
     """The loaded pipeline. `score(rows)` is called by one thread at a time."""
 
-    def __init__(self, service, freeze=True):
-        """`freeze`: whether this process exists for the model; in a library the collector is somebody else's."""
+    def __init__(self, service, freeze=True, fast=True):
+        """`freeze`: whether this process exists for the model; in a library the collector is somebody else's. `fast`: whether fast paths
+        that training proved are used."""
         self.service = service
         self.app = _import_app(service.folder / "app.py")
         self.frozen = {entry["name"]: _load(service.artifacts, entry) for entry in service.document["frozen"]}
@@ -87,10 +88,29 @@ class Model:
             self.build = frame.table(service.columns)
         else:
             self.build = frame.records(service.columns, service.document.get("row"))
+        self.accelerated = fast and self._accelerate(service.document.get("accelerate"))
         if freeze:
             # What was just loaded lives as long as the process: the collector need not walk it on each pass.
             gc.collect()
             gc.freeze()
+
+    def _accelerate(self, record):
+        """Whether fast paths are used: golden rows decide here too, with the versions that are installed here."""
+        if not record or not self.service.golden()[0]:
+            return False
+        try:
+            undo = accelerate.install(self.frozen, record)
+        except Exception:
+            return False
+        if undo is None:
+            return False
+        try:
+            if not replay(self) and not replay(self, one_by_one=True):
+                return True
+        except Exception:
+            pass  # what is wrong is told by the replay without them
+        undo()
+        return False
 
     def answer(self, rows):
         """Whatever `predict` returns for these rows."""

@@ -88,6 +88,7 @@ TABLE = [
     ("predict_route", ["AIP_PREDICT_ROUTE"], _route, None, "one more route for predictions ({instances} -> {predictions})"),
     ("token_file", ["MLRAILS_TOKEN_FILE"], _text, None, "file of bearer tokens, one per line: all but probes need one of them"),
     ("golden", ["MLRAILS_GOLDEN"], _text, "refuse", "when a golden row is answered differently: refuse to start, or warn"),
+    ("accelerate", ["MLRAILS_ACCELERATE"], _flag, True, "use the fast paths that training proved for its estimators"),
     ("access_log", ["MLRAILS_ACCESS_LOG"], _flag, False, "a log line per request"),
     ("log_format", ["MLRAILS_LOG_FORMAT"], _text, "json", "json or text"),
 ]

@@ -13,7 +13,7 @@ def run(settings):
     try:
         service = Service(settings.app)
         rows, _ = service.golden()
-        model = Model(service)
+        model = Model(service, fast=settings.accelerate)
         together, alone = replay(model), replay(model, one_by_one=True)
     except (Unusable, NotPerRow) as error:
         print(f"error: {error}", file=sys.stderr)

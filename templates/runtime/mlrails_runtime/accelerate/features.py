@@ -12,6 +12,8 @@ NaN goes through; infinity is `Unusual`.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy
 
 from mlrails_runtime.accelerate import Refused, Unusual
@@ -132,7 +134,8 @@ def of(estimator, given):
     name = type(estimator).__name__
     if type(estimator).__module__.partition(".")[0] != "sklearn" or name not in _KNOWN:
         raise Refused(f"{name} has no fast path")
-    if "_sklearn_output_config" in getattr(estimator, "__dict__", {}):
+    if "_sklearn_output_config" in getattr(estimator, "__dict__", {}) and getattr(estimator, "func", "") is not None:
+        # (A ColumnTransformer's own passthrough is set to give what it is given.)
         raise Refused(f"{name} is set to give frames")
     return _KNOWN[name](estimator, given)
 
@@ -293,7 +296,9 @@ def _asking(estimator, first, at, columns, values):
         for place, value in enumerate(first):
             rows[:, place] = value
         rows[:, at] = cells
-        answer = type(estimator).transform(estimator, _as_fitted(estimator, rows))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answer = type(estimator).transform(estimator, _as_fitted(estimator, rows))
         answer = answer.toarray() if hasattr(answer, "toarray") else numpy.asarray(answer)
         return answer[:, columns].astype(float)
 

@@ -6,6 +6,8 @@ trees take the matrix. A model that is not known here is called itself, with the
 
 from __future__ import annotations
 
+import functools
+
 import numpy
 
 from mlrails_runtime.accelerate import Refused, Unusual, features, trees
@@ -25,6 +27,12 @@ def unknown(estimator, method, parts):
     """The estimator's own method, given the matrix."""
     call = getattr(estimator, method)
     return lambda table: call(numpy.ascontiguousarray(_finite(features.dense(parts, table)).T))
+
+
+def boosting_library(estimator, method, parts):
+    """xgboost's and lightgbm's own classes, given a matrix: what they do with a frame costs more than their trees."""
+    call = getattr(estimator, method)
+    return lambda table: call(numpy.ascontiguousarray(features.dense(parts, table).T))
 
 
 def _finite(values):
@@ -160,7 +168,7 @@ def _histogram(estimator, method, parts):
     predictors = [one for stage in estimator._predictors for one in stage]
     outputs = len(estimator._predictors[0])
     start = numpy.asarray(estimator._baseline_prediction, dtype=float).reshape(1, -1)
-    made = []
+    made, walks = [], []
     for at, predictor in enumerate(predictors):
         nodes = predictor.nodes
         if nodes["is_categorical"].any():
@@ -169,12 +177,25 @@ def _histogram(estimator, method, parts):
         value = numpy.zeros((len(nodes), outputs))
         value[:, at % outputs] = leaf[:, 0]
         made.append((feature, threshold, left, right, value, missing))
+        walks.append(functools.partial(_own_walk, predictor))
     forest = trees.Forest(made, numpy.float64)
 
     def scores(table):
-        return start + numpy.add.reduce(forest.leaves(features.dense(parts, table)), axis=0)
+        values = features.dense(parts, table)
+        if forest.large(values.shape[1]):
+            matrix = numpy.ascontiguousarray(values.T)
+            sums = numpy.tile(start, (len(matrix), 1))
+            for at, walk in enumerate(walks):
+                sums[:, at % outputs] += walk(matrix)
+            return sums
+        return start + numpy.add.reduce(forest.leaves(values), axis=0)
 
     return _of_scores(estimator, method, scores, 1.0, estimator._loss.link.inverse)
+
+
+def _own_walk(predictor, matrix):
+    # No category is known: neither bitsets nor a map of features.
+    return predictor.predict(matrix, numpy.zeros((0, 8), dtype=numpy.uint32), numpy.zeros(0, dtype=numpy.uint32), 1)
 
 
 def _of_scores(estimator, method, scores, scale, inverse):

@@ -25,7 +25,10 @@ def of(estimator, method):
     try:
         answer = models.of(steps[-1], method, made)
     except Refused:
-        if len(steps) == 1:
+        if type(steps[-1]).__module__.partition(".")[0] in ("xgboost", "lightgbm"):
+            answer = models.boosting_library(steps[-1], method, made)
+        elif len(steps) > 1:
+            answer = models.unknown(steps[-1], method, made)
+        else:
             raise
-        answer = models.unknown(steps[-1], method, made)
     return lambda X: answer(source.open(X))

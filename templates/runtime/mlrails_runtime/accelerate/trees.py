@@ -38,6 +38,10 @@ class Forest:
         self.walks = walks
         self.trees = len(trees)
 
+    def large(self, rows):
+        """Whether the trees' own walk is the faster one."""
+        return rows * self.trees > _OWN_WALK
+
     def leaves(self, values):
         """The value of the leaf that each row reaches in each tree, shape (trees, rows, outputs). `values`: (columns, rows)."""
         rows = values.shape[1]
@@ -45,9 +49,7 @@ class Forest:
         if gaps and self.missing_right is None:
             raise Unusual
         values = values.astype(self.dtype)
-        if rows * self.trees > _OWN_WALK:
-            if self.walks is None:
-                raise Unusual
+        if self.large(rows) and self.walks is not None:
             matrix = numpy.ascontiguousarray(values.T)
             nodes = numpy.stack([walk(matrix) for walk in self.walks]) + self.roots[:, None]
             return self.value[nodes]
