@@ -27,7 +27,7 @@ use crate::tree::{Node, PLAIN, Tree, TreeError};
 /// The folder inside the package that is ours.
 const OURS: &str = "_mlrails";
 /// What of the runtime a library needs: no server.
-const RUNTIME: [&str; 8] = [
+const RUNTIME: [&str; 14] = [
     "__init__.py",
     "accelerate/__init__.py",
     "accelerate/features.py",
