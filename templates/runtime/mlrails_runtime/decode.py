@@ -37,7 +37,7 @@ class Decoder:
         self.names = [column.name for column in columns]
         self.absent = absent
         self._known = set(self.names)
-        # How often an optional column was left out. Two threads may decode; that it changed is never missed.
+        # Changes whenever an optional column was left out: two threads may decode, so neither can set a flag back.
         self._absences = itertools.count()
         self._absence = 0
         self._times = [at for at, column in enumerate(columns) if column.type == "datetime"]
@@ -146,6 +146,10 @@ class Decoder:
         if len(set(names)) != len(names):
             raise problem.shape('"columns" names a column twice')
         place = {name: at for at, name in enumerate(names)}
+        missing = [column.name for column in self.columns if column.required and column.name not in place]
+        if missing and not data:
+            # No row could say so; it is most likely not what was meant to be sent.
+            raise problem.shape(f"there are no rows, and no columns {', '.join(missing[:10])}")
         errors, rows = [], []
         for at, values in enumerate(data):
             if not isinstance(values, list) or len(values) != len(names):

@@ -9,7 +9,7 @@ import unittest
 import numpy
 import pandas
 
-from mlrails_runtime import frame, metrics, service, settings
+from mlrails_runtime import access, frame, metrics, problem, service, settings, trace
 from mlrails_runtime.board import Board
 from mlrails_runtime.columns import Column
 from mlrails_runtime.decode import ABSENT
@@ -109,6 +109,70 @@ class Settings(unittest.TestCase):
         self.assertEqual(settings.secret("env:A_TEST_SECRET"), "value")
         with self.assertRaisesRegex(settings.Refused, "A_MISSING_SECRET"):
             settings.secret("env:A_MISSING_SECRET")
+
+
+    def test_the_documents_table_is_this_table(self):
+        text = (pathlib.Path(__file__).parents[3] / "docs/configuration.md").read_text()
+        for name, variables, _, default, meaning in settings.TABLE:
+            shown = "-" if default is None else int(default) if isinstance(default, bool) else default
+            if name in ("max_body", "max_header", "body_memory"):
+                shown = f"{default >> 20} MiB" if default >= 1 << 20 else f"{default >> 10} KiB"
+            line = f"| {', '.join(f'`{variable}`' for variable in variables)} | {shown} | {meaning} |"
+            self.assertIn(line, text)
+
+    def test_cloud_run_waits_ten_seconds(self):
+        self.assertEqual(settings.read({"K_SERVICE": "churn"}).stop_timeout, 8.0)
+        self.assertEqual(settings.read({"K_SERVICE": "churn", "MLRAILS_STOP_TIMEOUT": "5"}).stop_timeout, 5.0)
+
+    def test_a_port_is_the_first_that_is_set(self):
+        self.assertEqual(settings.read({"PORT": "1", "SAGEMAKER_BIND_TO_PORT": "2"}).port, 2)
+        self.assertEqual(settings.read({"PORT": "1", "AIP_HTTP_PORT": "3", "MLRAILS_PORT": "4"}).port, 4)
+
+
+class Access(unittest.TestCase):
+    def test_one_of_the_tokens_is_needed_and_the_file_may_change(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "tokens"
+            path.write_text("old\n\nnew\n")
+            tokens = access.Tokens(path)
+            for good in ("Bearer old", "bearer new"):
+                tokens.check({"authorization": good})
+            for bad in (None, "", "Bearer", "Bearer ", "Basic old", "Bearer olD", "Bearer old new"):
+                with self.assertRaises(problem.Problem) as caught:
+                    tokens.check({"authorization": bad})
+                self.assertEqual((caught.exception.status, caught.exception.headers), (401, [("www-authenticate", "Bearer")]))
+            path.write_text("newer\n")
+            tokens.check({"authorization": "Bearer newer"})
+            with self.assertRaises(problem.Problem):
+                tokens.check({"authorization": "Bearer old"})
+            path.unlink()
+            tokens.check({"authorization": "Bearer newer"})
+            path.write_text(" \n")
+            with self.assertRaisesRegex(ValueError, "no token"):
+                access.Tokens(path)
+
+
+class Traces(unittest.TestCase):
+    def test_what_the_environment_asks_for(self):
+        def tracer(**environment):
+            return trace.from_environment("churn", "1", environment)
+
+        self.assertIsNone(tracer())
+        self.assertIsNone(tracer(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318", OTEL_SDK_DISABLED="true"))
+        self.assertIsNone(tracer(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318", OTEL_TRACES_EXPORTER="none"))
+        self.assertEqual(tracer(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318/")._parts.path, "/v1/traces")
+        for wrong in [{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, {"OTEL_TRACES_SAMPLER": "mine"}, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "c:4318"}]:
+            with self.assertRaises(ValueError):
+                tracer(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318", **wrong)
+
+    def test_parents_decide_and_broken_ones_are_none(self):
+        made = trace.from_environment("churn", "1", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"})
+        trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+        span = made.begin({"traceparent": f"00-{trace_id}-{span_id}-01"})
+        self.assertEqual((span.trace, span.parent), (trace_id, span_id))
+        self.assertIsNone(made.begin({"traceparent": f"00-{trace_id}-{span_id}-00"}))
+        for broken in (None, "", f"ff-{trace_id}-{span_id}-01", f"00-{'0' * 32}-{span_id}-01", f"00-{trace_id}-01", "x" * 9999):
+            self.assertIsNone(made.begin({"traceparent": broken}).parent)
 
 
 class Shared(unittest.TestCase):
