@@ -19,7 +19,7 @@ use crate::support::driver::{Mlrails, repository};
 use crate::support::store::covered;
 
 /// The interpreter that `make setup` gives what a project's environment has; `None` where setup has not run.
-fn environment() -> Option<PathBuf> {
+pub(crate) fn environment() -> Option<PathBuf> {
     covered("the served pipeline", &["venv-3.11/bin/python"]).then(|| repository("tests/store/venv-3.11"))
 }
 
@@ -33,7 +33,7 @@ def predict(doubled, rows) -> list[float]:
 ";
 
 /// A trained project in `folder`, as `run` leaves one.
-fn tiny(folder: &Path, environment: &Path) -> PathBuf {
+pub(crate) fn tiny(folder: &Path, environment: &Path) -> PathBuf {
     let root = folder.join("tiny");
     let write = |path: &str, text: &str| {
         let path = root.join(path);
@@ -79,7 +79,7 @@ fn tiny(folder: &Path, environment: &Path) -> PathBuf {
 }
 
 /// What the image holds in /app and site-packages, laid out in `folder`.
-fn app(root: &Path, folder: &Path) {
+pub(crate) fn app(root: &Path, folder: &Path) {
     let project = project::load(root).unwrap();
     let settings = project.resolve(Half::Serving, &Overrides::default()).unwrap();
     let files = record::files(root).unwrap().unwrap();
@@ -103,7 +103,7 @@ fn app(root: &Path, folder: &Path) {
 }
 
 /// A verb of the runtime, as the image starts it: no HOME, nothing of this machine's settings.
-fn runtime_command(environment: &Path, folder: &Path, words: &[&str]) -> Command {
+pub(crate) fn runtime_command(environment: &Path, folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(environment.join("bin/python"));
     command
         .args(["-m", "mlrails_runtime"])
@@ -117,23 +117,26 @@ fn runtime_command(environment: &Path, folder: &Path, words: &[&str]) -> Command
 }
 
 /// A running server; killed when the test ends.
-struct Server {
-    child: Child,
+pub(crate) struct Server {
+    pub(crate) child: Child,
     stderr: BufReader<ChildStderr>,
-    port: u16,
+    pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
     /// Starts with `settings` in the environment and waits until `workers` of them said that they are ready.
-    fn start(settings: &[(&str, &str)]) -> Option<Self> {
-        let environment = environment()?;
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Option<Self> {
+        Some(Self::start_in(&environment()?, settings))
+    }
+
+    pub(crate) fn start_in(environment: &Path, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let root = tiny(folder.path(), &environment);
+        let root = tiny(folder.path(), environment);
         let at = folder.path().join("app");
         app(&root, &at);
         let port = free_port();
-        let mut command = runtime_command(&environment, &at, &["serve"]);
+        let mut command = runtime_command(environment, &at, &["serve"]);
         command
             .env("MLRAILS_HOST", "127.0.0.1")
             .env("MLRAILS_PORT", port.to_string())
@@ -149,12 +152,12 @@ impl Server {
             _folder: folder,
         };
         server.until("\"message\": \"ready\"");
-        Some(server)
+        server
     }
 
     /// Reads log lines until one contains `wanted`.
     #[track_caller]
-    fn until(&mut self, wanted: &str) -> String {
+    pub(crate) fn until(&mut self, wanted: &str) -> String {
         let mut seen = String::new();
         loop {
             let mut line = String::new();
@@ -167,7 +170,7 @@ impl Server {
         }
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -179,7 +182,7 @@ impl Server {
         self.send(&[head.as_bytes(), body].concat())
     }
 
-    fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask(
             "POST",
             path,
@@ -188,30 +191,30 @@ impl Server {
         )
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], b"")
     }
 
     /// Whatever bytes, and all that is answered until the other side closes.
-    fn send(&self, bytes: &[u8]) -> Answer {
+    pub(crate) fn send(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
         // A server that refuses early may close while we still write.
         let _ = stream.write_all(bytes);
         Answer::read(&mut stream)
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream
     }
 
-    fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let process = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }
@@ -226,14 +229,14 @@ impl Drop for Server {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn read(stream: &mut TcpStream) -> Self {
+    pub(crate) fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
         // A reset after the answer, because not all of the request was read, takes nothing from it.
         let _ = stream.read_to_end(&mut bytes);
@@ -251,13 +254,13 @@ impl Answer {
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 /// A port that no other test of this process was given. Servers listen with SO_REUSEPORT: two on one port would answer in turns.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -508,7 +511,7 @@ fn requests_have_limits() {
 }
 
 /// A named pipe: a request whose row names it is scored until the test opens it.
-fn gate(folder: &Path) -> PathBuf {
+pub(crate) fn gate(folder: &Path) -> PathBuf {
     let path = folder.join("gate");
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -522,7 +525,7 @@ fn gate(folder: &Path) -> PathBuf {
 }
 
 /// Sends a request that stays in `predict` until the gate is opened. Opening for writing waits until it is read.
-fn held(server: &Server, gate: &Path) -> TcpStream {
+pub(crate) fn held(server: &Server, gate: &Path) -> TcpStream {
     let body = json!({"amount": 1, "gate": gate}).to_string();
     let mut stream = server.connect();
     let head = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
@@ -707,7 +710,7 @@ fn serve_runs_the_project_and_starts_again_when_a_file_changes() {
 }
 
 /// All processes below `pid`, as far down as they go.
-fn below(pid: u32) -> Vec<u32> {
+pub(crate) fn below(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     let mut pending = vec![pid];
     while let Some(pid) = pending.pop() {

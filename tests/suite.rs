@@ -39,6 +39,7 @@ mod road_peers;
 mod run;
 mod schema;
 mod serving;
+mod serving_days;
 mod splice;
 mod stability;
 mod support;

@@ -23,7 +23,8 @@ _ROWS = _BATCH + len(ROWS) + 2
 _QUEUE = _ROWS + 1
 _IN_FLIGHT = _QUEUE + 1
 _FAILURES = _IN_FLIGHT + 1
-_IGNORED = _FAILURES + 1
+_HELD = _FAILURES + 1
+_IGNORED = _HELD + 1
 _UNSEEN = _IGNORED + 1
 
 
@@ -47,7 +48,7 @@ class Metrics:
         self._columns = _watched(service)
         self._words = [(at, frozenset({*column.categories, None, ABSENT}), cell) for cell, (at, column) in enumerate(self._columns, _UNSEEN)]
         # What a worker that died had in flight ended with it.
-        self._cells[_QUEUE] = self._cells[_IN_FLIGHT] = 0.0
+        self._cells[_QUEUE] = self._cells[_IN_FLIGHT] = self._cells[_HELD] = 0.0
         self._place = {
             (route, status): _REQUESTS + at * len(STATUSES) + to
             for at, route in enumerate(ROUTES)
@@ -75,6 +76,9 @@ class Metrics:
 
     def waiting(self, count):
         self._cells[_QUEUE] = count
+
+    def held(self, size):
+        self._cells[_HELD] = size
 
     def failed(self):
         self._cells[_FAILURES] += 1.0
@@ -129,6 +133,8 @@ class Metrics:
         lines.append(f"mlrails_queue_requests {_number(total(_QUEUE))}")
         head("mlrails_in_flight_requests", "gauge", "Prediction requests not yet answered.")
         lines.append(f"mlrails_in_flight_requests {_number(total(_IN_FLIGHT))}")
+        head("mlrails_body_bytes", "gauge", "Memory that bodies take which are coming or being answered.")
+        lines.append(f"mlrails_body_bytes {_number(total(_HELD))}")
         head("mlrails_workers", "gauge", "Worker processes.")
         lines.append(f"mlrails_workers {self._board.workers}")
         head("mlrails_workers_ready", "gauge", "Worker processes that answer.")

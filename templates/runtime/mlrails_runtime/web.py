@@ -184,6 +184,7 @@ class Web:
             status, body = contract.error(refused, request_id)
         finally:
             self._held -= call.held
+            self.metrics.held(self._held)
         sent = [("content-type", media), ("x-request-id", request_id), *extra]
         if closing or (self.slot.board.draining and scope.http_version.startswith("1")):
             # While draining: the client opens its next connection elsewhere.
@@ -209,6 +210,7 @@ class Web:
             raise problem.overloaded("the bodies of other requests take all the memory there is for them")
         self._held += size
         call.held += size
+        self.metrics.held(self._held)
 
     def _told(self, reading):
         """The headers of an answer; one of them tells of names that were ignored where an optional column was left out."""

@@ -1,5 +1,6 @@
 """Frames, answers, settings, the shared board and its metrics."""
 
+import json
 import os
 import pathlib
 import tempfile
@@ -9,7 +10,7 @@ import unittest
 import numpy
 import pandas
 
-from mlrails_runtime import access, frame, metrics, problem, service, settings, trace
+from mlrails_runtime import access, frame, metrics, openapi, problem, service, settings, tables, trace
 from mlrails_runtime.board import Board
 from mlrails_runtime.columns import Column
 from mlrails_runtime.decode import ABSENT
@@ -127,6 +128,23 @@ class Settings(unittest.TestCase):
     def test_a_port_is_the_first_that_is_set(self):
         self.assertEqual(settings.read({"PORT": "1", "SAGEMAKER_BIND_TO_PORT": "2"}).port, 2)
         self.assertEqual(settings.read({"PORT": "1", "AIP_HTTP_PORT": "3", "MLRAILS_PORT": "4"}).port, 4)
+
+
+class Documents(unittest.TestCase):
+    def test_the_document_says_what_is_true_of_this_process(self):
+        def made():
+            content = {"text/csv": {}, tables.ARROW: {}, tables.PARQUET: {}}
+            post = {"requestBody": {"content": content}, "responses": {"200": {"content": content}, "401": {}}}
+            return {"paths": {"/predict": {"post": post}}, "components": {"securitySchemes": {"token": {}}}}
+
+        def said(tables_here, closed):
+            served = types.SimpleNamespace(openapi=lambda: json.dumps(made()).encode(), tables=tables_here)
+            return json.loads(openapi.true_here(served, closed))
+
+        self.assertEqual(said(object(), True), {**made(), "security": [{"token": []}]})
+        post = {"requestBody": {"content": {"text/csv": {}}}, "responses": {"200": {"content": {"text/csv": {}}}}}
+        self.assertEqual(said(None, False), {"paths": {"/predict": {"post": post}}, "components": {}})
+        self.assertIsNone(openapi.true_here(types.SimpleNamespace(openapi=lambda: None, tables=None), False))
 
 
 class Access(unittest.TestCase):
