@@ -45,6 +45,8 @@ pub struct App {
     pub python: String,
     /// The fast paths that training proved, as run.json has them; null where `[serve] accelerate` forbids them.
     pub accelerate: Value,
+    /// Whether a request's rows belong together (`[golden] group`): it is scored by itself, whole.
+    pub alone: bool,
     /// Shown by `/metadata`.
     pub labels: BTreeMap<String, String>,
 }
@@ -147,6 +149,7 @@ pub fn app(
         openapi,
         versions: run.versions.clone(),
         python: run.python.clone(),
+        alone: project.manifest.config.golden.group.is_some(),
         accelerate: match project.manifest.config.serve.accelerate {
             Some(false) => Value::Null,
             _ => run.accelerate.clone(),

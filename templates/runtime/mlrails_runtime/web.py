@@ -101,6 +101,8 @@ class Web:
         )
         if self.tracer is not None:
             self.tracer.start()
+        # Rows that depend on others of their request share a batch with no other request's.
+        self.batcher.per_row = not self.service.document.get("alone")
         self.batcher.start()
 
     def __rsgi_del__(self, loop):

@@ -265,6 +265,14 @@ class Batching(unittest.IsolatedAsyncioTestCase):
         self.assertEqual([await first, await small, await large], [["first"], ["small"], list(range(10))])
         self.assertEqual([len(batch) for batch in gate.batches], [1, 4, 1, 4, 2])
 
+    async def test_rows_that_belong_together_are_scored_whole_and_alone(self):
+        gate, made, first = await self.busy()
+        made.per_row = False
+        waiting = [made.submit([(at,)] * size) for at, size in enumerate((1, 10, 2))]
+        gate.open.set()
+        await asyncio.gather(first, *waiting)
+        self.assertEqual([len(batch) for batch in gate.batches], [1, 1, 10, 2])
+
     async def test_a_model_that_cannot_be_loaded_is_told(self):
         told, seen = threading.Event(), []
 
