@@ -433,6 +433,25 @@ fn what_is_wrong_is_named_and_nothing_is_told_of_the_inside() {
     assert_eq!(server.get("/predict").status, 405);
     assert_eq!(server.get("/nothing").status, 404);
     assert_eq!(server.post("/invocations", &json!([1])).status, 400);
+    // What MLflow's own client makes of a missing value; the column that must have one says so.
+    let invoke = |body: &str| {
+        server.ask(
+            "POST",
+            "/invocations",
+            &[("content-type", "application/json")],
+            body.as_bytes(),
+        )
+    };
+    let answer = invoke("{\"dataframe_records\": [{\"amount\": 1, \"gate\": NaN}]}");
+    assert_eq!(answer.json(), json!({"predictions": [3.0]}));
+    for wrong in [
+        "{\"dataframe_records\": [{\"amount\": NaN}]}",
+        "{\"dataframe_records\": [{\"amount\": Infinity, \"gate\": NaN}]}",
+        "{\"dataframe_records\": [{\"amount\": 1, \"gate\": NaN}}",
+        &format!("{}NaN", "[".repeat(100_000)),
+    ] {
+        assert_eq!(invoke(wrong).status, 400, "{}", &wrong[..wrong.len().min(60)]);
+    }
     assert_eq!(
         server
             .post("/v2/models/tiny/infer", &json!({"inputs": []}))

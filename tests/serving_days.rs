@@ -142,6 +142,8 @@ fn tensors_come_and_go_in_bytes() {
         .collect();
     assert_eq!(&body[at..], expected);
 
+    let unhashable = json!({"inputs": [{"name": "amount", "shape": [1], "datatype": {}, "data": [1]}]});
+    assert_eq!(server.post("/v2/models/tiny/infer", &unhashable).status, 400);
     for wrong in ["0", "-1", "x", "999999", "1e2"] {
         assert_eq!(
             request(wrong, &[start.as_bytes(), &tensor].concat()),

@@ -10,6 +10,7 @@ mod check;
 mod conflicts;
 mod debian;
 mod direct;
+mod docs_page;
 mod floors;
 mod forks;
 mod frame;

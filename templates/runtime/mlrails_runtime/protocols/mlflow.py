@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 from mlrails_runtime import problem
@@ -20,7 +22,7 @@ def posts(service):
         if call.media == "text/csv":
             return Reading(decoder.csv(call.body), own.as_json)
         require(call.media, JSON, "text/csv")
-        document = parse(call.body)
+        document = _parse(call.body)
         if not isinstance(document, dict):
             raise _bad(f"expected a JSON object with one of {', '.join(_SHAPES)}")
         given = [shape for shape in _SHAPES if shape in document]
@@ -29,6 +31,22 @@ def posts(service):
         return Reading(_rows(decoder, given[0], document[given[0]]), own.as_json)
 
     return {"/invocations": read}
+
+
+def _parse(body):
+    """JSON; and NaN for a missing value, which is no JSON, but is what MLflow's own client makes of a data frame."""
+    if b"NaN" not in body:
+        return parse(body)
+    try:
+        return parse(body)
+    except problem.Problem:
+        pass
+    try:
+        # Infinity becomes one, which the schema refuses.
+        return json.loads(body, parse_constant=lambda word: None if word == "NaN" else float(word))
+    except (ValueError, RecursionError):
+        # UnicodeDecodeError is one of them. Whatever else is wrong was named above.
+        return parse(body)
 
 
 def _rows(decoder, shape, value):

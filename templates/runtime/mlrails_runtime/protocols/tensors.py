@@ -51,7 +51,7 @@ def read(tensor, source):
     name, shape, kind = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
     if not isinstance(name, str):
         raise problem.shape("a tensor has a name")
-    if kind not in DATATYPES:
+    if not isinstance(kind, str) or kind not in DATATYPES:
         raise problem.shape(f"the tensor {name!r} has no known datatype")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise problem.shape(f"the tensor {name!r} has no shape")
