@@ -53,7 +53,9 @@ impl Response {
 
     /// The whole body, after content decoding, refused beyond `limit` bytes: a compressed bomb is stopped here.
     pub async fn bytes(mut self, limit: u64) -> Result<Bytes, HttpError> {
-        let mut body = BytesMut::new();
+        // What is said of the length is believed up to a few MB.
+        let said = self.inner.content_length().unwrap_or(0).min(limit).min(8 << 20);
+        let mut body = BytesMut::with_capacity(said as usize);
         while let Some(chunk) = self.chunk().await? {
             if body.len() as u64 + chunk.len() as u64 > limit {
                 return Err(HttpError::TooLarge {

@@ -1,6 +1,7 @@
 //! The simple repository API: a project's page in JSON (PEP 691, 700, 714) or HTML (PEP 503, 592, 658).
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -142,6 +143,7 @@ fn json<'a>(page: &Url, body: &'a [u8]) -> Result<Vec<RawFile<'a>>, String> {
             version.0.chars().take(20).collect::<String>()
         ));
     }
+    let mut absolute = Absolute::new(page);
     Ok(parsed
         .files
         .into_iter()
@@ -152,7 +154,7 @@ fn json<'a>(page: &Url, body: &'a [u8]) -> Result<Vec<RawFile<'a>>, String> {
                 .or(file.data_dist_info_metadata);
             RawFile {
                 name: file.filename.0,
-                url: absolute(page, file.url.0),
+                url: absolute.of(file.url.0),
                 requires_python: file.requires_python.map(|text| text.0),
                 sha256: file.hashes.sha256.and_then(|text| Digest::from_hex(&text.0).ok()),
                 metadata: match metadata {
@@ -227,18 +229,58 @@ fn metadata_hash(value: &str) -> Option<Digest> {
     Digest::from_hex(value.strip_prefix("sha256=")?).ok()
 }
 
-fn absolute<'a>(page: &Url, url: Cow<'a, str>) -> Cow<'a, str> {
-    let bare = match url.find('#') {
-        Some(at) => Cow::Owned(url[..at].to_owned()),
-        None => url,
-    };
-    if bare.starts_with("https://") || bare.starts_with("http://") {
-        return bare;
+/// Makes the URLs of a page's files absolute. Pages hold thousands that differ in their ends only, so where an end is plain text
+/// the rest of it is parsed once.
+struct Absolute<'p> {
+    page: &'p Url,
+    /// What `/` or `../../` comes to.
+    known: HashMap<String, Option<String>>,
+}
+
+impl<'p> Absolute<'p> {
+    fn new(page: &'p Url) -> Self {
+        Self {
+            page,
+            known: HashMap::new(),
+        }
     }
-    match page.join(&bare) {
-        Ok(joined) => Cow::Owned(joined.to_string()),
-        Err(_) => bare,
+
+    fn of<'a>(&mut self, url: Cow<'a, str>) -> Cow<'a, str> {
+        let bare = match url.find('#') {
+            Some(at) => Cow::Owned(url[..at].to_owned()),
+            None => url,
+        };
+        if bare.starts_with("https://") || bare.starts_with("http://") {
+            return bare;
+        }
+        let mut end = bare.trim_start_matches("../");
+        if end.len() == bare.len() {
+            end = end.strip_prefix('/').unwrap_or(end);
+        }
+        let start = &bare[..bare.len() - end.len()];
+        if !start.is_empty() && is_plain(end) {
+            if !self.known.contains_key(start) {
+                let joined = self.page.join(start).ok().map(|url| url.to_string());
+                self.known.insert(start.to_owned(), joined);
+            }
+            if let Some(Some(known)) = self.known.get(start) {
+                return Cow::Owned(format!("{known}{end}"));
+            }
+        }
+        match self.page.join(&bare) {
+            Ok(joined) => Cow::Owned(joined.to_string()),
+            Err(_) => bare,
+        }
     }
+}
+
+/// Whether `path` stays as it is when a URL ends with it: no escapes, no query, no segment that is empty or made of dots.
+fn is_plain(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+!/".contains(&byte);
+    path.bytes().all(is_plain)
+        && !path.starts_with(['.', '/'])
+        && !path.contains("/.")
+        && !path.contains("//")
 }
 
 /// RFC 3339 in UTC, as indexes write it, read without a calendar library's generality: pages hold thousands.
@@ -422,6 +464,39 @@ mod tests {
         let expected = ["https://h.example/f/a-1-py3-none-any.whl"];
         assert_eq!(check(JSON, json).unwrap(), expected);
         assert_eq!(check("text/html", html).unwrap(), expected);
+    }
+
+    #[test]
+    fn urls_come_out_as_if_each_were_parsed() {
+        let page = Url::parse("https://h.example:8443/root/simple/a/?q=1").unwrap();
+        let mut absolute = Absolute::new(&page);
+        for written in [
+            "../../f/a-1.whl",
+            "../../f/b-1.whl",
+            "../../../../../f/a-1.whl",
+            "/f/a-1+cpu.whl",
+            "/f//a.whl",
+            "//other.example/a.whl",
+            "/f/../a.whl",
+            "../../f/./a.whl",
+            "../.hidden/a.whl",
+            "../..",
+            "..",
+            "/",
+            "",
+            "a.whl",
+            "./a.whl",
+            "/f/a%2fb.whl",
+            "../a b.whl",
+            "../a?x=/../y",
+            "/f\\..\\a.whl",
+            "/ä.whl",
+            "file:///etc/passwd",
+            "../file:///etc",
+        ] {
+            let expected = page.join(written).unwrap().to_string();
+            assert_eq!(absolute.of(written.into()), expected, "{written}");
+        }
     }
 
     #[test]
