@@ -173,10 +173,10 @@ def _histogram(estimator, method, parts):
         nodes = predictor.nodes
         if nodes["is_categorical"].any():
             raise Refused("boosting of histograms with categories")
-        feature, threshold, left, right, leaf, missing = trees.of_histogram(nodes)
+        feature, threshold, left, right, leaf, missing, depth = trees.of_histogram(nodes)
         value = numpy.zeros((len(nodes), outputs))
         value[:, at % outputs] = leaf[:, 0]
-        made.append((feature, threshold, left, right, value, missing))
+        made.append((feature, threshold, left, right, value, missing, depth))
         walks.append(functools.partial(_own_walk, predictor))
     forest = trees.Forest(made, numpy.float64)
 
