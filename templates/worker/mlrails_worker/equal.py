@@ -74,6 +74,13 @@ def _dicts(one, other, path, seen, depth):
 def _arrays(one, other, path, seen, depth):
     if one.dtype != other.dtype or one.shape != other.shape:
         return f"{path or 'it'} is {other.dtype}{list(other.shape)} instead of {one.dtype}{list(one.shape)}"
+    if one.dtype.names:
+        # Field by field: what lies between fields (a tree's nodes have seven such bytes each) is whatever was in memory.
+        for name in one.dtype.names:
+            found = _arrays(one[name], other[name], f"{path}[{name!r}]", seen, depth + 1)
+            if found:
+                return found
+        return None
     if one.dtype.hasobject:
         return _walk(one.tolist(), other.tolist(), path, seen, depth + 1)
     return None if one.tobytes() == other.tobytes() else f"{path or 'it'} has other values"
