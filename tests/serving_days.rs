@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -437,9 +436,8 @@ fn ctrl_c_during_the_start_is_no_crash() {
     std::fs::write(&path, format!("open({gate:?}).read()\n{text}")).unwrap();
     let mut child = runtime_command(&environment, &at, &["serve"])
         .env("MLRAILS_PORT", free_port().to_string())
-        .env("MLRAILS_WORKERS", "2")
+        .env("MLRAILS_WORKERS", "1")
         .stderr(Stdio::piped())
-        .process_group(0)
         .spawn()
         .unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -447,10 +445,19 @@ fn ctrl_c_during_the_start_is_no_crash() {
     while !said.contains("listening") {
         assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
     }
-    // Both workers are there, and in the middle of loading.
+    // The worker is there, and in the middle of loading.
     let writer = std::fs::OpenOptions::new().write(true).open(&gate).unwrap();
-    let group = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    // The parent is the last to hear of it: the worker is gone by then.
+    let parent = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(parent, rustix::process::Signal::STOP).unwrap();
+    for worker in below(child.id()) {
+        let process = rustix::process::Pid::from_raw(worker.cast_signed()).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
+        while !state().contains(") Z ") {}
+    }
+    rustix::process::kill_process(parent, rustix::process::Signal::CONT).unwrap();
+    rustix::process::kill_process(parent, rustix::process::Signal::INT).unwrap();
     stderr.read_to_string(&mut said).unwrap();
     drop(writer);
     assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");

@@ -22,7 +22,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from mlrails_runtime import logs, metrics, trace
+from mlrails_runtime import logs, metrics
 from mlrails_runtime.access import Tokens
 from mlrails_runtime.board import Board
 from mlrails_runtime.service import Model, Service, Unusable, replay
@@ -42,12 +42,7 @@ def run(settings):
     except (OSError, ValueError) as error:
         log.error("MLRAILS_TOKEN_FILE cannot be used: %s", error)
         return 2
-    try:
-        tracer = trace.from_environment(service.name, service.version)
-    except ValueError as error:
-        # A service without traces is better than none.
-        log.warning("requests are not traced: %s", error)
-        tracer = None
+    tracer = _tracer(service, log)
     _raise_file_limit(settings.connections)
     workers = count_workers(settings, service.document.get("memory"))
     if sys.platform == "linux":
@@ -83,7 +78,8 @@ def run(settings):
     try:
         server.serve(target_loader=load, wrap_loader=False)
     except SystemExit as ended:
-        return ended.code or 0
+        # It counts workers that ended by themselves, which those that heard Ctrl-C did.
+        return 0 if board.draining and not board.failed() else ended.code or 0
     if board.failed():
         return 1
     log.info("stopped")
@@ -130,6 +126,20 @@ def _worker(service, settings, board, parent, started, tokens, tracer):
     return Web(service, settings, slot, load, ready, stop, tokens=tokens, tracer=tracer)
 
 
+def _tracer(service, log):
+    """What OTEL_* asks for. Without them, what it takes (TLS among it) is not even imported."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from mlrails_runtime import trace
+
+    try:
+        return trace.from_environment(service.name, service.version)
+    except ValueError as error:
+        # A service without traces is better than none.
+        log.warning("requests are not traced: %s", error)
+        return None
+
+
 def _raise_file_limit(connections):
     """As many open files as connections may take, where the hard limit allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -160,7 +170,14 @@ def _stop_on_signals(server, board, settings):
         signal.signal(signal.SIGTERM, drain)
         signal.signal(signal.SIGINT, drain)
 
-    # That workers end is no news once they were asked to.
-    logging.getLogger("_granian").addFilter(lambda record: not (board.draining and "Unexpected exit" in record.getMessage()))
+    def unexpected(record):
+        """Whether a line is news: that workers end is none once they were asked to."""
+        if "Unexpected exit" not in record.getMessage():
+            return True
+        # Ctrl-C reaches all processes of a terminal at once, and a worker may be gone before this one has heard of it.
+        time.sleep(0.2)
+        return not board.draining
+
+    logging.getLogger("_granian").addFilter(unexpected)
     # granian installs its own first.
     server.on_startup(install)
