@@ -11,6 +11,7 @@ mod conflicts;
 mod debian;
 mod direct;
 mod docs_page;
+mod faults;
 mod floors;
 mod forks;
 mod frame;

@@ -1,6 +1,6 @@
 //! Advice for builds from source: the end of what they printed, and where the rest is.
 
-use super::{Failure, is_temporary_io};
+use super::{FULL, Failure, is_temporary_io};
 use crate::build::process::Excess;
 use crate::build::{BuildError, HookError, Log};
 use crate::cli::interpreter::advice;
@@ -53,7 +53,7 @@ impl From<&BuildError> for Failure {
             }
             BuildError::Write { source, .. } if is_temporary_io(source) => failure
                 .temporary()
-                .hint("free some space, or set MLRAILS_CACHE_DIR to a larger disk"),
+                .hint(FULL),
             _ => failure,
         }
     }

@@ -1,6 +1,6 @@
 //! Advice for downloads.
 
-use super::{Failure, is_temporary_io};
+use super::{FULL, Failure, is_temporary_io};
 use crate::fetch::FetchError;
 
 impl From<FetchError> for Failure {
@@ -12,7 +12,7 @@ impl From<FetchError> for Failure {
                 .hint("the server or a proxy changes it on the way, or the lock is not this server's: do not use it"),
             FetchError::Write { ref source, .. } if is_temporary_io(source) => Self::from_error(&error)
                 .temporary()
-                .hint("free some space, or set MLRAILS_CACHE_DIR to a larger disk"),
+                .hint(FULL),
             FetchError::Write { .. } => Self::from_error(&error),
         }
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Failure;
+use super::{FULL, Failure, is_temporary_io};
 use crate::fetch::FetchError;
 use crate::index::IndexError;
 use crate::index::git::GitError;
+use crate::store::StoreError;
 
 impl From<Arc<IndexError>> for Failure {
     fn from(error: Arc<IndexError>) -> Self {
@@ -42,6 +43,10 @@ impl From<Arc<IndexError>> for Failure {
                 }
                 _ => failure.hint("check the index's address (--index-url) and the network, then run the same command again"),
             },
+            IndexError::Fetch {
+                source: FetchError::Write { source, .. } | FetchError::Store(StoreError::Io { source, .. }),
+                ..
+            } if is_temporary_io(source) => failure.temporary().hint(FULL),
             IndexError::BadPage { .. } => {
                 failure.hint("check the index's address: it should end in /simple or the like")
             }

@@ -1,6 +1,6 @@
 //! Advice for layers.
 
-use super::{Failure, is_temporary_io};
+use super::{FULL, Failure, is_temporary_io};
 use crate::layers::LayerError;
 use crate::layers::environment::EnvironmentError;
 use crate::layers::splice::SpliceError;
@@ -35,9 +35,7 @@ impl From<SpliceError> for Failure {
                 failure.hint("its bytes are not what its own RECORD promises: pin another version of it")
             }
             SpliceError::Tree { source, .. } => source.into(),
-            SpliceError::Write(source) if is_temporary_io(&source) => failure
-                .temporary()
-                .hint("free some space, or set MLRAILS_CACHE_DIR to a larger disk"),
+            SpliceError::Write(source) if is_temporary_io(&source) => failure.temporary().hint(FULL),
             SpliceError::Write(_) => failure,
         }
     }

@@ -129,6 +129,10 @@ impl Failure {
     }
 }
 
+/// What helps where the cache's disk is full or fails.
+pub(super) const FULL: &str =
+    "free some space, or set MLRAILS_CACHE_DIR to a larger disk; `mlrails cache clean` helps";
+
 /// Whether an I/O error is the disk's or the machine's bad day rather than a mistake: exit 3.
 pub(crate) fn is_temporary_io(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;

@@ -1,6 +1,6 @@
 //! Advice for the cache.
 
-use super::{Failure, is_temporary_io};
+use super::{FULL, Failure, is_temporary_io};
 use crate::store::StoreError;
 
 impl From<StoreError> for Failure {
@@ -8,9 +8,7 @@ impl From<StoreError> for Failure {
         let failure = Self::from_error(&error);
         match &error {
             StoreError::NoFolder => failure.hint("set MLRAILS_CACHE_DIR to a folder that can be written"),
-            StoreError::Io { source, .. } if is_temporary_io(source) => failure.temporary().hint(
-                "free some space, or set MLRAILS_CACHE_DIR to a larger disk; `mlrails cache clean` helps",
-            ),
+            StoreError::Io { source, .. } if is_temporary_io(source) => failure.temporary().hint(FULL),
             StoreError::Io { .. } => failure.hint("set MLRAILS_CACHE_DIR to a folder that can be written"),
             StoreError::Mismatch { .. } => failure,
         }
