@@ -26,15 +26,10 @@ use crate::tree::{Node, PLAIN, Tree, TreeError};
 
 /// The folder inside the package that is ours.
 const OURS: &str = "_mlrails";
-/// What of the runtime a library needs: no server.
-const RUNTIME: [&str; 14] = [
+/// What of the runtime a library needs, files and folders: no server.
+const RUNTIME: [&str; 9] = [
     "__init__.py",
-    "accelerate/__init__.py",
-    "accelerate/features.py",
-    "accelerate/models.py",
-    "accelerate/plan.py",
-    "accelerate/source.py",
-    "accelerate/trees.py",
+    "accelerate/",
     "columns.py",
     "decode.py",
     "frame.py",
@@ -154,10 +149,11 @@ pub fn tree(parts: &Parts<'_>) -> Result<Tree, WheelError> {
         tree.insert_file(&format!("{ours}/{path}"), bytes, PLAIN)?;
     }
     for (path, text) in runtime::FILES {
-        if let Some(name) = path
-            .strip_prefix("mlrails_runtime/")
-            .filter(|name| RUNTIME.contains(name))
-        {
+        if let Some(name) = path.strip_prefix("mlrails_runtime/").filter(|name| {
+            RUNTIME
+                .iter()
+                .any(|part| name == part || part.ends_with('/') && name.starts_with(part))
+        }) {
             let text = vendored(text, package);
             tree.insert_file(&format!("{ours}/runtime/{name}"), text.into_bytes(), PLAIN)?;
         }
