@@ -8,7 +8,7 @@ use mlrails::deflate::BitWriter;
 use mlrails::digest::Digest;
 use mlrails::layers::splice::{SpliceError, Spliced, splice};
 use mlrails::python::archive::Method;
-use mlrails::python::wheel::Entry;
+use mlrails::python::wheel::{ContentCheck, Entry};
 use proptest::prelude::*;
 
 use crate::support::store::{amount, covered};
@@ -36,7 +36,7 @@ fn layer(pieces: &[Piece<'_>]) -> Result<(Spliced, Vec<u8>), SpliceError> {
                 0o644,
                 "a-1-py3-none-any.whl",
                 *stream,
-                &entry,
+                ContentCheck::new(&entry),
             )?;
         }
         splicer.file("opt/last", 0o755, b"generated")

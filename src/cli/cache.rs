@@ -13,7 +13,8 @@ use crate::store::Store;
   mlrails cache size             how much it holds, by kind
   mlrails cache verify           hash everything; what is damaged is removed and made again when needed
   mlrails cache clean            remove all of it; the next build downloads and makes again what it needs
-  mlrails cache clean --layers   remove the layers that were made; wheels and Debian packages stay")]
+  mlrails cache clean --layers   remove the layers that were made; they are put together again from what is here
+  mlrails cache clean --made     remove all that was made here; wheels and Debian packages stay")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -29,9 +30,12 @@ enum Action {
     Verify,
     /// Remove everything
     Clean {
-        /// Only layers and bytecode that were made here: nothing needs to be downloaded again
-        #[arg(long)]
+        /// Only finished layers
+        #[arg(long, conflicts_with = "made")]
         layers: bool,
+        /// All that was made here, layers and bytecode too: nothing needs to be downloaded again
+        #[arg(long)]
+        made: bool,
     },
 }
 
@@ -74,8 +78,10 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 return Ok(Exit::Refused);
             }
         }
-        Action::Clean { layers } => {
+        Action::Clean { layers, made } => {
             let bytes = if layers {
+                layers::forget_layers(&store)?
+            } else if made {
                 layers::forget_made(&store)?
             } else {
                 let freed = store.usage()?;

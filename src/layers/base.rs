@@ -2,12 +2,16 @@
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
+use serde::{Deserialize, Serialize};
+
+use super::kept::{KeepError, Kept};
 use super::{LayerError, MadeLayer, keyed_layer};
 use crate::debian::rootfs::{self, LAYOUT};
 use crate::debian::{self, BaseFiles, DebianError, Rootfs};
 use crate::digest::{Digest, Hasher};
 use crate::lock::base::Debian;
-use crate::tree::{Packed, Tree, TreeError};
+use crate::store::Store;
+use crate::tree::{Node, Packed, Source, Tree, TreeError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
@@ -17,15 +21,85 @@ pub enum BaseError {
     Tree(#[from] TreeError),
     #[error(transparent)]
     Layer(#[from] LayerError),
+    #[error("cannot keep the base's files")]
+    Keep(#[from] KeepError),
 }
+
+/// The store's bucket of bases that were decoded and encoded.
+pub(super) const RECORD: &str = "base-1";
 
 /// The base's layer; made if the store does not have it. Its packages must be in the store.
 pub fn layer(files: &BaseFiles<'_>) -> Result<MadeLayer, BaseError> {
     let base = files.base;
     let title = format!("Debian {} with Python {}", base.codename, base.python);
-    keyed_layer(files.store, key(base, files.platform)?, 0, &title, || {
-        tree(&*files.get()?)
+    let key = key(base, files.platform)?;
+    keyed_layer(files.store, key, 0, &title, || {
+        if let Some(tree) = stored(files.store, &key)? {
+            return Ok(tree);
+        }
+        let tree = tree(&*files.get()?)?;
+        keep(files.store, &key, &tree)?;
+        Ok(tree)
     })
+}
+
+/// A base's tree in the store: what takes long, decoding its packages and compressing their files, is done once.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeptBase {
+    pub files: Kept,
+    /// Of each file, in their order.
+    modes: Vec<u32>,
+    folders: Vec<(String, u32)>,
+    /// Path and target.
+    links: Vec<(String, String)>,
+}
+
+fn stored(store: &Store, key: &Digest) -> Result<Option<Tree>, BaseError> {
+    let Some(kept) = store.record::<KeptBase>(RECORD, &key.to_string()) else {
+        return Ok(None);
+    };
+    let Some(files) = kept.files.load(store).map_err(LayerError::from)? else {
+        return Ok(None);
+    };
+    let mut tree = Tree::new();
+    for (path, mode) in &kept.folders {
+        tree.insert_dir_with_mode(path, *mode)?;
+    }
+    for (path, target) in &kept.links {
+        tree.insert_symlink(path, target)?;
+    }
+    for ((path, packed), mode) in files.into_iter().zip(&kept.modes) {
+        tree.insert_file(&path, packed, *mode)?;
+    }
+    Ok(Some(tree))
+}
+
+fn keep(store: &Store, key: &Digest, tree: &Tree) -> Result<(), BaseError> {
+    let (mut files, mut modes) = (Vec::new(), Vec::new());
+    let (mut folders, mut links) = (Vec::new(), Vec::new());
+    for (path, node) in tree.iter() {
+        match node {
+            Node::Directory { mode } => folders.push((path.to_owned(), *mode)),
+            Node::Symlink { target } => links.push((path.to_owned(), target.clone())),
+            Node::File {
+                source: Source::Packed(packed),
+                mode,
+            } => {
+                files.push((path, packed));
+                modes.push(*mode);
+            }
+            // Every file of a base is packed where its tree is made.
+            Node::File { .. } => return Ok(()),
+        }
+    }
+    let kept = KeptBase {
+        files: Kept::keep(store, files)?,
+        modes,
+        folders,
+        links,
+    };
+    let kept = store.keep_record(RECORD, &key.to_string(), &kept);
+    Ok(kept.map_err(LayerError::from)?)
 }
 
 /// What the base's layer follows from: the packages' hashes.

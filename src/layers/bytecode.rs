@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::kept::{KeepError, Kept};
 use crate::debian::{self, BaseFiles, DebianError, Node, Rootfs};
 use crate::digest::{Digest, Hasher};
 use crate::interrupt::Program;
@@ -37,6 +38,10 @@ const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// The store's bucket of compiled units.
 pub(super) const RECORD: &str = "bytecode";
+
+/// Modules that one copy of the interpreter compiles, neighbours within a unit. What an interpreter has seen before can show in a
+/// module's bytecode, so it is part of the key; a copy for each would cost as much as compiling does.
+const CHUNK: usize = 16;
 
 /// An answer longer than this is not a module's bytecode.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -56,7 +61,7 @@ pub enum BytecodeError {
         source: io::Error,
     },
     #[error("cannot keep the bytecode of {unit}")]
-    Keep { unit: String, source: io::Error },
+    Keep { unit: String, source: KeepError },
 }
 
 /// Modules that change together: those of one wheel, or the base's standard library.
@@ -120,10 +125,10 @@ pub fn compile(
         root,
         minor: base.python_minor(),
     };
-    let work: Vec<(usize, &str)> = missing
+    let work: Vec<Chunk<'_>> = missing
         .iter()
         .enumerate()
-        .flat_map(|(index, unit)| unit.paths.iter().map(move |path| (index, path.as_str())))
+        .flat_map(|(owner, unit)| unit.paths.chunks(CHUNK).map(move |paths| Chunk { owner, paths }))
         .collect();
     // A first worker, alone: whether the interpreter runs here at all is found out before the work is handed out.
     let first = match python.start() {
@@ -134,18 +139,26 @@ pub fn compile(
             )));
         }
     };
-    let task = reporter.start("compiling modules", Counted::Items, Some(work.len() as u64));
-    let outcome = all(&python, first, &missing, &work, &|| reporter.advance(task, 1));
+    let total: usize = missing.iter().map(|unit| unit.paths.len()).sum();
+    let task = reporter.start("compiling modules", Counted::Items, Some(total as u64));
+    let outcome = all(&python, first, &missing, &work, &|count| {
+        reporter.advance(task, count as u64)
+    });
     reporter.finish(task);
     let results = outcome?;
     let mut refused = 0;
     for (index, unit) in missing.iter().enumerate() {
         let mut files = Vec::new();
-        for ((owner, path), result) in work.iter().zip(&results) {
-            match result {
-                _ if *owner != index => {}
-                Some(bytecode) => files.push(((*path).to_owned(), bytecode.clone())),
-                None => refused += 1,
+        for (chunk, results) in work
+            .iter()
+            .zip(&results)
+            .filter(|(chunk, _)| chunk.owner == index)
+        {
+            for (path, result) in chunk.paths.iter().zip(results) {
+                match result {
+                    Some(bytecode) => files.push((path.clone(), bytecode.clone())),
+                    None => refused += 1,
+                }
             }
         }
         keep(store, &unit.key(interpreter), unit, &files)?;
@@ -153,8 +166,7 @@ pub fn compile(
     }
     if refused > 0 {
         reporter.note(&format!(
-            "{refused} files of {} are no modules of Python {} and have no bytecode",
-            work.len(),
+            "{refused} files of {total} are no modules of Python {} and have no bytecode",
             python.minor
         ));
     }
@@ -166,6 +178,7 @@ pub fn compile(
 pub fn interpreter(base: &Debian) -> Option<Digest> {
     let mut hasher = Hasher::new();
     hasher.update(SCRIPT.as_bytes());
+    hasher.update(&CHUNK.to_le_bytes());
     hasher.update(&debian::rootfs::LAYOUT.to_le_bytes());
     for deb in base.packages.get(PLATFORM)? {
         hasher.update(deb.digest.bytes());
@@ -244,114 +257,61 @@ impl Unit<'_> {
     }
 }
 
-/// A unit's bytecode in the store: two blobs, and where in them each module's is.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    contents: Digest,
-    /// The same as parts of a deflate stream.
-    streams: Digest,
-    /// Path, and the ends of its bytecode in both; it begins where the one before ends.
-    files: Vec<(String, usize, usize)>,
-}
-
 fn stored(store: &Store, key: &str) -> Result<Option<Vec<(String, Packed)>>, StoreError> {
-    let Some(kept) = store.record::<Kept>(RECORD, key) else {
-        return Ok(None);
-    };
-    let (Some(contents), Some(streams)) = (store.read(&kept.contents)?, store.read(&kept.streams)?) else {
-        return Ok(None);
-    };
-    let (contents, streams) = (Bytes::from(contents), Bytes::from(streams));
-    let (mut content_begin, mut stream_begin) = (0, 0);
-    let mut files = Vec::with_capacity(kept.files.len());
-    for (path, content_end, stream_end) in kept.files {
-        let (content, stream) = (content_begin..content_end, stream_begin..stream_end);
-        let is_within = |range: &std::ops::Range<usize>, bytes: &Bytes| {
-            range.start <= range.end && range.end <= bytes.len()
-        };
-        if !is_within(&content, &contents) || !is_within(&stream, &streams) {
-            return Ok(None);
-        }
-        (content_begin, stream_begin) = (content_end, stream_end);
-        let packed = Packed {
-            content: contents.slice(content),
-            stream: streams.slice(stream),
-        };
-        files.push((path, packed));
-    }
-    Ok(Some(files))
+    store
+        .record::<Kept>(RECORD, key)
+        .map_or(Ok(None), |kept| kept.load(store))
 }
 
 fn keep(store: &Store, key: &str, unit: &Unit<'_>, files: &[(String, Packed)]) -> Result<(), BytecodeError> {
-    let fault = |source| BytecodeError::Keep {
+    let files = files.iter().map(|(path, packed)| (path.as_str(), packed));
+    let kept = Kept::keep(store, files).map_err(|source| BytecodeError::Keep {
         unit: unit.what.clone(),
         source,
-    };
-    let (mut contents, mut streams) = (store.writer()?, store.writer()?);
-    let mut ends = Vec::with_capacity(files.len());
-    let (mut content_end, mut stream_end) = (0, 0);
-    for (path, packed) in files {
-        contents.write_all(&packed.content).map_err(fault)?;
-        streams.write_all(&packed.stream).map_err(fault)?;
-        content_end += packed.content.len();
-        stream_end += packed.stream.len();
-        ends.push((path.clone(), content_end, stream_end));
-    }
-    let kept = Kept {
-        contents: contents.commit()?.0,
-        streams: streams.commit()?.0,
-        files: ends,
-    };
+    })?;
     Ok(store.keep_record(RECORD, key, &kept)?)
 }
 
-/// Compiles every module; `None` for what is none. Workers take the next module when they are free: the answers do not
-/// depend on who gave them, since each module is compiled by itself.
+/// Modules that are compiled together, in their order.
+struct Chunk<'a> {
+    /// The place of their unit.
+    owner: usize,
+    paths: &'a [String],
+}
+
+/// Compiles every module; `None` for what is none. Workers take the next chunk when they are free: the answers do not
+/// depend on who gave them, since each chunk is compiled by a copy that has seen nothing else.
 fn all(
     python: &Python,
     first: Worker,
     units: &[&Unit<'_>],
-    work: &[(usize, &str)],
-    done: &(dyn Fn() + Sync),
-) -> Result<Vec<Option<Packed>>, BytecodeError> {
+    work: &[Chunk<'_>],
+    done: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Vec<Option<Packed>>>, BytecodeError> {
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Packed>>> = Mutex::new(vec![None; work.len()]);
+    let results: Mutex<Vec<Vec<Option<Packed>>>> = Mutex::new(vec![Vec::new(); work.len()]);
     let failure: Mutex<Option<BytecodeError>> = Mutex::new(None);
     let run = |mut worker: Option<Worker>| {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some((owner, path)) = work.get(index) else {
+            let Some(chunk) = work.get(index) else {
                 return;
             };
-            let unit = units[*owner];
-            let source = match (unit.read)(path) {
-                Ok(source) => source,
-                Err(source) => {
-                    let error = BytecodeError::Source {
-                        unit: unit.what.clone(),
-                        path: (*path).to_owned(),
-                        source,
-                    };
+            let sources = match sources(units[chunk.owner], chunk) {
+                Ok(sources) => sources,
+                Err(error) => {
                     lock(&failure).get_or_insert(error);
                     next.store(work.len(), Ordering::Relaxed);
                     return;
                 }
             };
-            // A module that kills its interpreter has no bytecode; the next one gets another interpreter.
-            let answer = worker
-                .take()
-                .or_else(|| python.start().ok())
-                .and_then(|mut running| match running.compile(path, &source) {
-                    Ok(answer) => {
-                        worker = Some(running);
-                        answer
-                    }
-                    Err(_) => None,
-                });
             // Encoded here, on every core, rather than when the layer is written.
-            let packed = answer.map(Packed::new);
-            lock(&results)[index] = packed;
-            done();
+            let answers = python.answers(&mut worker, &sources);
+            lock(&results)[index] = answers
+                .into_iter()
+                .map(|answer| answer.map(Packed::new))
+                .collect();
+            done(chunk.paths.len());
         }
     };
     let threads = std::thread::available_parallelism()
@@ -374,6 +334,21 @@ fn all(
     }
 }
 
+/// A module's path and its text.
+type Module<'a> = (&'a str, Bytes);
+
+fn sources<'a>(unit: &Unit<'_>, chunk: &Chunk<'a>) -> Result<Vec<Module<'a>>, BytecodeError> {
+    let read = |path: &'a String| {
+        let source = (unit.read)(path).map_err(|source| BytecodeError::Source {
+            unit: unit.what.clone(),
+            path: path.clone(),
+            source,
+        })?;
+        Ok((path.as_str(), source))
+    };
+    chunk.paths.iter().map(read).collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -393,6 +368,26 @@ struct Worker {
 }
 
 impl Python {
+    /// The bytecode of each module, where there is any, from `worker`, or from a new one where there is none. A module that kills its
+    /// interpreter has no bytecode; its neighbours are compiled one by one then, and by another interpreter.
+    fn answers(&self, worker: &mut Option<Worker>, modules: &[Module<'_>]) -> Vec<Option<Bytes>> {
+        let Some(mut running) = worker.take().or_else(|| self.start().ok()) else {
+            return vec![None; modules.len()];
+        };
+        match running.compile(modules) {
+            Ok(answers) => {
+                *worker = Some(running);
+                answers
+            }
+            Err(_) if modules.len() == 1 => vec![None],
+            Err(_) => {
+                drop(running);
+                let each = modules.iter().map(std::slice::from_ref);
+                each.flat_map(|module| self.answers(worker, module)).collect()
+            }
+        }
+    }
+
     /// Starts an interpreter and has it compile an empty module: a worker that is returned works.
     fn start(&self) -> io::Result<Worker> {
         let libraries = self.root.join("usr/lib").join(TRIPLE);
@@ -422,23 +417,32 @@ impl Python {
             input: Some(input),
             output,
         };
-        match worker.compile("/probe.py", b"")? {
-            Some(_) => Ok(worker),
-            None => Err(io::Error::other("it cannot compile an empty module")),
+        match worker.compile(&[("/probe.py", Bytes::new())])?.pop() {
+            Some(Some(_)) => Ok(worker),
+            _ => Err(io::Error::other("it cannot compile an empty module")),
         }
     }
 }
 
 impl Worker {
-    /// The bytecode, or nothing where the source is no module of this Python; an error if the interpreter is gone.
-    fn compile(&mut self, path: &str, source: &[u8]) -> io::Result<Option<Bytes>> {
+    /// For each module its bytecode, or nothing where the source is no module of this Python; an error if the interpreter is gone.
+    fn compile(&mut self, modules: &[Module<'_>]) -> io::Result<Vec<Option<Bytes>>> {
         let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        for part in [path.as_bytes(), source] {
-            let length = u32::try_from(part.len()).map_err(io::Error::other)?;
-            input.write_all(&length.to_le_bytes())?;
-            input.write_all(part)?;
+        let number =
+            |size: usize| Ok::<_, io::Error>(u32::try_from(size).map_err(io::Error::other)?.to_le_bytes());
+        // Whole before it is answered: neither side waits for the other with a full pipe.
+        input.write_all(&number(modules.len())?)?;
+        for (path, source) in modules {
+            for part in [path.as_bytes(), source] {
+                input.write_all(&number(part.len())?)?;
+                input.write_all(part)?;
+            }
         }
         input.flush()?;
+        modules.iter().map(|_| self.answer()).collect()
+    }
+
+    fn answer(&mut self) -> io::Result<Option<Bytes>> {
         let mut head = [0; 5];
         self.output.read_exact(&mut head)?;
         let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;

@@ -9,6 +9,7 @@ pub mod bytecode;
 pub mod environment;
 pub mod group;
 pub mod install;
+pub mod kept;
 pub mod pipeline;
 pub mod recipe;
 pub mod reuse;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::oci::image::LayerType;
 use crate::oci::{Layer, LayerBytes};
-use crate::python::wheel::{self, ContentError, Wheel, WheelError};
+use crate::python::wheel::{self, ContentCheck, ContentError, Wheel, WheelError};
 use crate::reporter::{Reporter, Unit};
 use crate::store::{Store, StoreError};
 use crate::tree::{EXECUTABLE, Node, PLAIN, Tree};
@@ -79,6 +80,9 @@ pub enum LayerError {
 const WHEEL_RECORD: &str = "wheel-1";
 const LAYER_RECORD: &str = "layer-1";
 const COLLISION_RECORD: &str = "apart-1";
+/// Wheels whose every file was once what RECORD says. A layer that is made again from one checks size and CRC: what may
+/// have happened since is damage, which is no attempt to deceive.
+const PROVEN_RECORD: &str = "proven-1";
 
 /// The validated wheel `file_name`, whose bytes the store has: hashed and parsed the first time, from its record later.
 pub fn open_wheel(store: &Store, file_name: &str, digest: &Digest) -> Result<Wheel, LayerError> {
@@ -146,16 +150,43 @@ pub fn stored_layer(store: &Store, key: &Digest) -> Option<MadeLayer> {
         .then(|| record.into_layer(store, Some(*key), Origin::Stored))
 }
 
-/// Removes every layer that was made, and compiled bytecode; what they were made from stays. Gives the bytes that are free now.
-pub fn forget_made(store: &Store) -> Result<u64, StoreError> {
+/// Removes every layer that was made; what they were made from stays. Gives the bytes that are free now.
+pub fn forget_layers(store: &Store) -> Result<u64, StoreError> {
     let mut freed = 0;
     for record in store.records::<LayerRecord>(LAYER_RECORD)? {
-        freed += store.blob_size(&record.digest).unwrap_or_default();
-        store.discard(&record.digest)?;
+        freed += discard(store, &record.digest)?;
     }
     store.forget_bucket(LAYER_RECORD)?;
-    store.forget_bucket(bytecode::RECORD)?;
     Ok(freed)
+}
+
+/// Removes all that was made here, so that only downloads stay: layers, bytecode, the base's encoded files, and what was found out of
+/// wheels. Gives the bytes that are free now.
+pub fn forget_made(store: &Store) -> Result<u64, StoreError> {
+    let mut freed = forget_layers(store)?;
+    let bytecode = store.records::<kept::Kept>(bytecode::RECORD)?;
+    let bases = store.records::<base::KeptBase>(base::RECORD)?;
+    for kept in bytecode.iter().chain(bases.iter().map(|base| &base.files)) {
+        for digest in kept.blobs() {
+            freed += discard(store, &digest)?;
+        }
+    }
+    for bucket in [
+        bytecode::RECORD,
+        base::RECORD,
+        PROVEN_RECORD,
+        COLLISION_RECORD,
+        WHEEL_RECORD,
+    ] {
+        store.forget_bucket(bucket)?;
+    }
+    Ok(freed)
+}
+
+fn discard(store: &Store, digest: &Digest) -> Result<u64, StoreError> {
+    let size = store.blob_size(digest).unwrap_or_default();
+    store.discard(digest)?;
+    Ok(size)
 }
 
 impl LayerRecord {
@@ -177,7 +208,8 @@ impl LayerRecord {
     }
 }
 
-/// One layer per recipe, in their order; those that are not in the store are made, at once where there are processors.
+/// One layer per recipe, in their order; those that are not in the store are made, at once where there are processors, and the
+/// largest first: one that begins last would keep a single processor busy.
 /// Every wheel's bytes must be in the store.
 pub fn layers_from_wheels(
     store: &Store,
@@ -185,10 +217,23 @@ pub fn layers_from_wheels(
     reporter: &dyn Reporter,
 ) -> Result<Vec<MadeLayer>, LayerError> {
     use rayon::prelude::*;
-    recipes
-        .par_iter()
-        .map(|ingredients| layer_from_wheels(store, ingredients, reporter))
-        .collect()
+    let size = |index: &usize| -> u64 {
+        recipes[*index]
+            .wheels
+            .iter()
+            .map(|wheel| wheel.expanded_size())
+            .sum()
+    };
+    let mut order: Vec<usize> = (0..recipes.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(size(index)));
+    // Not in halves, as a slice is shared out: whoever is free takes the next.
+    let mut made = order
+        .into_iter()
+        .par_bridge()
+        .map(|index| Ok((index, layer_from_wheels(store, &recipes[index], reporter)?)))
+        .collect::<Result<Vec<_>, LayerError>>()?;
+    made.sort_by_key(|(index, _)| *index);
+    Ok(made.into_iter().map(|(_, layer)| layer).collect())
 }
 
 /// The layer of one recipe: from the store, else made and kept there.
@@ -229,6 +274,7 @@ struct Opened<'a> {
     wheel: &'a Wheel,
     file: File,
     placed: Vec<Placed>,
+    proven: bool,
 }
 
 fn make(
@@ -242,10 +288,19 @@ fn make(
     for wheel in &ingredients.wheels {
         let file = wheel_file(store, wheel)?;
         let placed = install::place(wheel, &file, &scheme)?;
-        opened.push(Opened { wheel, file, placed });
+        opened.push(Opened {
+            wheel,
+            file,
+            placed,
+            proven: store.record(PROVEN_RECORD, &wheel.digest.hex()) == Some(true),
+        });
     }
     let prefix = &ingredients.recipe.prefix;
-    let outcome = splice(store.writer()?, 0, |splicer| fill(splicer, prefix, &opened, done));
+    let mut all = false;
+    let outcome = splice(store.writer()?, 0, |splicer| {
+        all = fill(splicer, prefix, &opened, done)?;
+        Ok(())
+    });
     let (spliced, writer) = match outcome {
         Ok(done) => done,
         Err(SpliceError::Entry { wheel, entry, source }) => {
@@ -254,6 +309,13 @@ fn make(
         Err(error) => return Err(error.into()),
     };
     let (digest, size) = writer.commit()?;
+    for wheel in opened
+        .iter()
+        .filter(|one| all && !one.proven)
+        .map(|one| one.wheel)
+    {
+        store.keep_record(PROVEN_RECORD, &wheel.digest.hex(), &true)?;
+    }
     Ok(LayerRecord {
         digest,
         diff_id: spliced.diff_id,
@@ -280,13 +342,14 @@ fn blame(
     Ok(SpliceError::Entry { wheel, entry, source }.into())
 }
 
-/// Folders first, then each wheel's files in the order of their bytes in it. A path that two wheels share is written once.
+/// Folders first, then each wheel's files in the order of their bytes in it. A path that two wheels share is written once. Gives
+/// whether every file of every wheel was read.
 fn fill(
     splicer: &mut Splicer,
     prefix: &str,
     opened: &[Opened<'_>],
     done: &dyn Fn(u64),
-) -> Result<(), SpliceError> {
+) -> Result<bool, SpliceError> {
     // Explicit entries for what is above, so that a link in a base does not lead elsewhere.
     for (at, _) in prefix.match_indices('/') {
         splicer.directory(&prefix[..at], EXECUTABLE)?;
@@ -296,9 +359,17 @@ fn fill(
         splicer.directory(&format!("{prefix}/{folder}"), EXECUTABLE)?;
     }
     let mut written = std::collections::HashSet::new();
-    for Opened { wheel, file, placed } in opened {
+    let mut all = true;
+    for Opened {
+        wheel,
+        file,
+        placed,
+        proven,
+    } in opened
+    {
         for one in placed {
             if !written.insert(one.path.as_str()) {
+                all = false;
                 continue;
             }
             let path = format!("{prefix}/{}", one.path);
@@ -307,13 +378,17 @@ fn fill(
                 Content::Bytes(bytes) => splicer.file(&path, mode, bytes)?,
                 Content::Entry(index) => {
                     let entry = &wheel.entries[*index];
-                    splicer.entry(&path, mode, &wheel.file_name, file, entry)?;
+                    let check = match proven {
+                        true => ContentCheck::of_proven(entry),
+                        false => ContentCheck::new(entry),
+                    };
+                    splicer.entry(&path, mode, &wheel.file_name, file, check)?;
                 }
             }
             done(one.size);
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Whether wheels with these digests were found apart before, so that none needs to be opened for it.

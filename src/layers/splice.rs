@@ -195,19 +195,20 @@ impl Splicer {
         self.bytes(tar::padding(source.size()))
     }
 
-    /// A file that is an entry of the wheel `wheel`, whose bytes are `source`.
+    /// A file that is an entry of the wheel `wheel`, whose bytes are `source`, and held to `check`.
     pub fn entry<S: ReadAt + ?Sized>(
         &mut self,
         path: &str,
         mode: u32,
         wheel: &str,
         source: &S,
-        entry: &Entry,
+        check: ContentCheck<'_>,
     ) -> Result<(), SpliceError> {
+        let entry = check.entry();
         self.header(path, tar::Kind::File(entry.size), mode)?;
         let copied = match entry.method {
-            Method::Stored => self.stored(source, entry),
-            Method::Deflated => self.deflated(source, entry),
+            Method::Stored => self.stored(source, check),
+            Method::Deflated => self.deflated(source, check),
         };
         copied.map_err(|error| match error {
             Stop::Content(source) => SpliceError::Entry {
@@ -298,9 +299,9 @@ impl Splicer {
             .map_err(|_| SpliceError::Write(io::ErrorKind::BrokenPipe.into()))
     }
 
-    fn stored<S: ReadAt + ?Sized>(&mut self, source: &S, entry: &Entry) -> Result<(), Stop> {
+    fn stored<S: ReadAt + ?Sized>(&mut self, source: &S, mut check: ContentCheck<'_>) -> Result<(), Stop> {
+        let entry = check.entry();
         self.encoder.flush(&mut self.gzip);
-        let mut check = ContentCheck::new(entry);
         let mut input = std::mem::take(&mut self.input);
         let mut at = 0;
         while at < entry.size {
@@ -318,12 +319,12 @@ impl Splicer {
     }
 
     /// Copies an entry's deflate stream, its end cleared.
-    fn deflated<S: ReadAt + ?Sized>(&mut self, source: &S, entry: &Entry) -> Result<(), Stop> {
+    fn deflated<S: ReadAt + ?Sized>(&mut self, source: &S, mut check: ContentCheck<'_>) -> Result<(), Stop> {
+        let entry = check.entry();
         self.encoder.flush(&mut self.gzip);
         self.gzip.align();
         // A fresh state has nothing before the entry: a distance that reaches there is an error.
         self.inflate.reset();
-        let mut check = ContentCheck::new(entry);
         let mut input = std::mem::take(&mut self.input);
         input.clear();
         // `input[0]` is this byte of the entry's stream; `read_to` bytes of it were read so far.

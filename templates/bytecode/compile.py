@@ -1,8 +1,9 @@
-"""Compiles modules for an image: one request in, one answer out, until the input ends.
+"""Compiles modules for an image: a few requested, as many answers, until the input ends.
 
-Run by mlrails inside the base's own interpreter, unpacked, with nothing but its standard library. A request is two
-byte strings, the module's path in the image and its source; the answer is a number and a byte string: 0 and the .pyc
-(PEP 552, unchecked hash), or 1 and why there is none. A byte string is its length in 4 bytes, little-endian, and itself.
+Run by mlrails inside the base's own interpreter, unpacked, with nothing but its standard library. A request is how many modules
+there are, and for each two byte strings, its path in the image and its source; an answer is a number and a byte string: 0 and
+the .pyc (PEP 552, unchecked hash), or 1 and why there is none. Numbers are 4 bytes, little-endian, but for an answer's first, which
+is 1; a byte string is its length and itself.
 
 The path goes into the code objects, so that tracebacks in production name the file that is there.
 """
@@ -22,11 +23,15 @@ os.dup2(2, 1)
 KEY = int.from_bytes(MAGIC_NUMBER, "little")
 
 
-def take():
-    head = requests.read(4)
-    if len(head) < 4:
+def number():
+    data = requests.read(4)
+    if len(data) < 4:
         sys.exit(0)
-    size = int.from_bytes(head, "little")
+    return int.from_bytes(data, "little")
+
+
+def take():
+    size = number()
     data = requests.read(size)
     if len(data) < size:
         sys.exit(1)
@@ -49,19 +54,20 @@ def answer(path, source):
     answers.flush()
 
 
-# A copy lives for one module: collecting garbage in it would only copy pages.
+# A copy lives for a few modules: collecting garbage in it would only copy pages.
 gc.disable()
 
 while True:
-    path, source = take().decode(), take()
-    # Each module is compiled in a copy of this process that has never compiled anything. What an interpreter has seen shows
+    modules = [(take().decode(), take()) for _ in range(number())]
+    # They are compiled in a copy of this process that has never compiled anything. What an interpreter has seen shows
     # in a .pyc: a string that an earlier module interned (in 3.11 the "*" of the first `import *`, from 3.12 on every
-    # name) is marked otherwise, or keeps equal constants apart. The answer must not depend on who came before.
+    # name) is marked otherwise, or keeps equal constants apart. The answers must not depend on who came before.
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            answer(path, source)
+            for path, source in modules:
+                answer(path, source)
             status = 0
         finally:
             os._exit(status)

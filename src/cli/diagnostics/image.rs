@@ -1,7 +1,8 @@
 //! Advice for what stands between a lock and an image.
 
-use super::{Failure, is_temporary_io};
+use super::{FULL, Failure, is_temporary_io};
 use crate::layers::base::BaseError;
+use crate::layers::kept::KeepError;
 use crate::layers::pipeline::PipelineError;
 use crate::layers::reuse::ReuseError;
 use crate::layers::sums::SumError;
@@ -72,6 +73,19 @@ impl From<BaseError> for Failure {
             BaseError::Debian(error) => error.into(),
             BaseError::Layer(error) => error.into(),
             BaseError::Tree(error) => error.into(),
+            BaseError::Keep(error) => error.into(),
+        }
+    }
+}
+
+impl From<KeepError> for Failure {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Store(error) => error.into(),
+            KeepError::Write(ref source) if is_temporary_io(source) => {
+                Self::from_error(&error).temporary().hint(FULL)
+            }
+            KeepError::Write(_) => Self::from_error(&error),
         }
     }
 }

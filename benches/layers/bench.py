@@ -1,0 +1,116 @@
+"""Making layers from warm wheels, against the least that it can cost (limit.c) and against gzip -6 of the same tar.
+
+Three sets of wheels: pandas + scikit-learn + scipy + numpy + pyarrow, and xgboost's large one. What counts as ours is a whole
+`mlrails image --no-bytecode` whose layers were forgotten, less the same with all layers known: everything in the image is counted, its
+base too, which the limit program is not asked for. Needs gcc, libisal-dev, libdeflate-dev, libssl-dev, zlib1g-dev and skopeo (Debian).
+"""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from harness import MLRAILS, WORK, Side, machine, run, show
+
+HERE = pathlib.Path(__file__).resolve().parent
+SETS = {
+    "pandas + scikit-learn + pyarrow": ["pandas>=2.2,<3", "scikit-learn>=1.5", "pyarrow>=17"],
+    "xgboost": ["xgboost-cpu==2.1.4; sys_platform == 'never'", "xgboost==2.1.4"],
+}
+
+
+def call(*command, **options):
+    return subprocess.run([str(word) for word in command], check=True, **options)
+
+
+def make_project(name, requirements, env):
+    """A plain project whose answers need every one of `requirements`."""
+    folder = WORK / "layers" / name.split()[0]
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "src/heavy").mkdir(parents=True)
+    listed = "".join(f'    "{one}",\n' for one in requirements if "never" not in one)
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "heavy"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [\n{listed}]\n')
+    modules = {"scikit-learn": "sklearn"}
+    imports = "".join(f"import {modules.get(word, word)}\n" for word in (one.split(">")[0].split("=")[0] for one in requirements if "never" not in one))
+    (folder / "src/heavy/__init__.py").write_text("")
+    (folder / "src/heavy/serve.py").write_text(f"{imports}\n\ndef predict(rows: list[dict]) -> list[float]:\n    return [0.0 for _ in rows]\n")
+    call(MLRAILS, "--project", folder, "--quiet", "lock", env=env)
+    call(MLRAILS, "--project", folder, "--quiet", "image", "--no-bytecode", "--allow-stale", env=env, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def wheels_of(project, env):
+    """The wheels' files in the cache, those of the image."""
+    said = subprocess.run([str(MLRAILS), "inspect", "--format", "json", str(project / "dist/heavy")], env=env, capture_output=True, text=True, check=True).stdout
+    cache = pathlib.Path(env["MLRAILS_CACHE_DIR"])
+    names = [one["wheel"] for one in json.loads(said)["contents"]["distributions"]]
+    found = {path.name: path for path in cache.rglob("*") if path.is_file() and len(path.name) in (62, 64)}
+    return [next(path for name, path in found.items() if digest.removeprefix("sha256:").endswith(name)) for digest in names]
+
+
+def cpu():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def gzip_seconds(project):
+    """Processor seconds of gzip -6 for the tars of all layers of the image."""
+    total = 0
+    with tempfile.NamedTemporaryFile(dir=WORK) as tar:
+        for blob in sorted((project / "dist/heavy/blobs/sha256").iterdir()):
+            if blob.read_bytes()[:2] != b"\x1f\x8b":
+                continue
+            call("gzip", "-dc", stdin=open(blob), stdout=open(tar.name, "wb"))
+            before = cpu()
+            call("gzip", "-6c", tar.name, stdout=subprocess.DEVNULL)
+            total += cpu() - before
+    return total
+
+
+def main():
+    WORK.mkdir(parents=True, exist_ok=True)
+    env = {**os.environ, "MLRAILS_CACHE_DIR": str(WORK / "store")}
+    limit = WORK / "limit"
+    call("gcc", "-O3", "-march=native", "-o", limit, HERE / "limit.c", "-lisal", "-ldeflate", "-lcrypto", "-lz", "-lpthread")
+    print(f"\n{machine()}\n\n## layers from warm wheels\n")
+    print("| wheels | mlrails | the limit | of the limit | gzip -6, core for core |\n|---|---|---|---|---|", flush=True)
+    details = []
+    for name, requirements in SETS.items():
+        project = make_project(name, requirements, env)
+        wheels = wheels_of(project, env)
+        image = [MLRAILS, "--project", project, "--quiet", "image", "--no-bytecode", "--allow-stale"]
+
+        def forget():
+            call(MLRAILS, "cache", "clean", "--layers", env=env, stdout=subprocess.DEVNULL)
+            shutil.rmtree(project / "dist", ignore_errors=True)
+
+        ours, least, processor = [], [], []
+        for turn in range(6):
+            forget()
+            before = cpu()
+            made = run(Side("mlrails", image, None, env))[0]
+            used = cpu() - before
+            before = cpu()
+            shutil.rmtree(project / "dist")
+            again = run(Side("mlrails", image, None, env))[0]
+            used -= cpu() - before
+            said = subprocess.run([str(limit), str(os.cpu_count()), "3", *map(str, wheels)], capture_output=True, text=True, check=True).stdout
+            if turn:
+                ours.append(made - again)
+                processor.append(used)
+                least.append(float(said.split("\nlimit ")[1].split()[0]))
+        a, b = statistics.median(ours), statistics.median(least)
+        ratio = gzip_seconds(project) / statistics.median(processor)
+        print(f"| {name} | {show(a)} | {show(b)} | {a / b:.2f}x | {ratio:.1f}x faster |", flush=True)
+        details.append(f"\n{name}: {said}")
+    print("".join(details))
+
+
+if __name__ == "__main__":
+    main()
