@@ -173,7 +173,7 @@ fn a_code_change_downloads_nothing_and_sends_the_code() {
     let built = built.says(&[
         "mlrails.sum vouches for it",
         "bytecode of",
-        "made, as at every build",
+        "made: the project has changed",
     ]);
     // The very image that a machine with everything makes.
     let layout = machine.scratch.path().join("layout");

@@ -125,10 +125,19 @@ pub fn compile(
         root,
         minor: base.python_minor(),
     };
-    let work: Vec<Chunk<'_>> = missing
+    // In the order of their paths, whatever order they came in.
+    let sorted: Vec<Vec<&str>> = missing
+        .iter()
+        .map(|unit| {
+            let mut paths: Vec<&str> = unit.paths.iter().map(String::as_str).collect();
+            paths.sort_unstable();
+            paths
+        })
+        .collect();
+    let work: Vec<Chunk<'_>> = sorted
         .iter()
         .enumerate()
-        .flat_map(|(owner, unit)| unit.paths.chunks(CHUNK).map(move |paths| Chunk { owner, paths }))
+        .flat_map(|(owner, paths)| paths.chunks(CHUNK).map(move |paths| Chunk { owner, paths }))
         .collect();
     // A first worker, alone: whether the interpreter runs here at all is found out before the work is handed out.
     let first = match python.start() {
@@ -156,7 +165,7 @@ pub fn compile(
         {
             for (path, result) in chunk.paths.iter().zip(results) {
                 match result {
-                    Some(bytecode) => files.push((path.clone(), bytecode.clone())),
+                    Some(bytecode) => files.push(((*path).to_owned(), bytecode.clone())),
                     None => refused += 1,
                 }
             }
@@ -276,7 +285,7 @@ fn keep(store: &Store, key: &str, unit: &Unit<'_>, files: &[(String, Packed)]) -
 struct Chunk<'a> {
     /// The place of their unit.
     owner: usize,
-    paths: &'a [String],
+    paths: &'a [&'a str],
 }
 
 /// Compiles every module; `None` for what is none. Workers take the next chunk when they are free: the answers do not
@@ -338,13 +347,13 @@ fn all(
 type Module<'a> = (&'a str, Bytes);
 
 fn sources<'a>(unit: &Unit<'_>, chunk: &Chunk<'a>) -> Result<Vec<Module<'a>>, BytecodeError> {
-    let read = |path: &'a String| {
+    let read = |path: &&'a str| {
         let source = (unit.read)(path).map_err(|source| BytecodeError::Source {
             unit: unit.what.clone(),
-            path: path.clone(),
+            path: (*path).to_owned(),
             source,
         })?;
-        Ok((path.as_str(), source))
+        Ok((*path, source))
     };
     chunk.paths.iter().map(read).collect()
 }

@@ -21,13 +21,13 @@ use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::oci::image::LayerType;
 use crate::oci::{Layer, LayerBytes};
 use crate::python::wheel::{self, ContentCheck, ContentError, Wheel, WheelError};
 use crate::reporter::{Reporter, Unit};
 use crate::store::{Store, StoreError};
-use crate::tree::{EXECUTABLE, Node, PLAIN, Tree};
+use crate::tree::{EXECUTABLE, Node, PLAIN, Source, Tree};
 use install::{Content, InstallError, Placed, Scheme};
 use recipe::Recipe;
 use splice::{SpliceError, Splicer, splice};
@@ -145,9 +145,12 @@ struct LayerRecord {
 
 /// The layer that the store has for `key`, if it has one, blob and all.
 pub fn stored_layer(store: &Store, key: &Digest) -> Option<MadeLayer> {
-    let record: LayerRecord = store.record(LAYER_RECORD, &key.to_string())?;
-    (store.blob_size(&record.digest)? == record.size)
-        .then(|| record.into_layer(store, Some(*key), Origin::Stored))
+    stored(store, &key.to_string()).map(|record| record.into_layer(store, Some(*key), Origin::Stored))
+}
+
+fn stored(store: &Store, key: &str) -> Option<LayerRecord> {
+    let record: LayerRecord = store.record(LAYER_RECORD, key)?;
+    (store.blob_size(&record.digest)? == record.size).then_some(record)
 }
 
 /// Removes every layer that was made; what they were made from stays. Gives the bytes that are free now.
@@ -449,9 +452,39 @@ pub fn keyed_layer<E: From<LayerError>>(
     Ok(record.into_layer(store, Some(key), Origin::Made))
 }
 
-/// A layer that holds `tree`, every time `mtime` (seconds since 1970); `title` says what it is. Its blob is in the store.
+/// A layer that holds `tree`, every time `mtime` (seconds since 1970); `title` says what it is. Its blob is in the store. A tree that is
+/// in memory is remembered by its content: it is not compressed twice.
 pub fn layer_from_tree(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<MadeLayer, LayerError> {
-    Ok(tree_record(store, tree, mtime, title)?.into_layer(store, None, Origin::Made))
+    let key = content_key(tree, mtime).map(|key| key.to_string());
+    let known = |key: &String| stored(store, key).filter(|record| record.title == title);
+    if let Some(record) = key.as_ref().and_then(known) {
+        return Ok(record.into_layer(store, None, Origin::Stored));
+    }
+    let record = tree_record(store, tree, mtime, title)?;
+    if let Some(key) = key {
+        store.keep_record(LAYER_RECORD, &key, &record)?;
+    }
+    Ok(record.into_layer(store, None, Origin::Made))
+}
+
+/// What identifies a layer of `tree`, if its files are in memory.
+fn content_key(tree: &Tree, mtime: u64) -> Option<Digest> {
+    let mut hasher = Hasher::new();
+    hasher.update(format!("tree {} {mtime}\n", recipe::LAYOUT).as_bytes());
+    for (path, node) in tree.iter() {
+        let said = match node {
+            Node::Directory { mode } => format!("folder {mode:o}"),
+            Node::Symlink { target } => format!("link {target}"),
+            Node::File {
+                source: Source::Bytes(bytes),
+                mode,
+            } => format!("file {mode:o} {}", Digest::of(bytes)),
+            Node::File { .. } => return None,
+        };
+        // With lengths: a path or a target may hold whatever would otherwise end it.
+        hasher.update(format!("{} {path} {} {said}\n", path.len(), said.len()).as_bytes());
+    }
+    Some(hasher.finish())
 }
 
 fn tree_record(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<LayerRecord, LayerError> {

@@ -139,7 +139,7 @@ pub fn values_key(files: &FilesRecord, wanted: &[String], epoch: u64) -> Digest 
 pub fn run_record(root: &Path) -> Result<Tree, PipelineError> {
     let mut tree = Tree::new();
     tree.insert_file(&format!("{APP}/artifacts/run.json"), shipped_run(root)?, PLAIN)?;
-    let files = Source::file(&root.join("artifacts/files.json"))?;
+    let files = Source::file(&root.join("artifacts/files.json"))?.read()?;
     tree.insert_file(&format!("{APP}/artifacts/files.json"), files, PLAIN)?;
     Ok(tree)
 }

@@ -85,7 +85,7 @@ fn origin(layer: &MadeLayer, args: &Args) -> String {
         Origin::Stored => "from this machine's cache".to_owned(),
         Origin::Reused { from, vouched: true } => format!("reused from {from}, mlrails.sum vouches for it"),
         Origin::Reused { from, vouched: false } => format!("reused from {from}, unproven"),
-        Origin::Made if layer.key.is_none() => "made, as at every build".to_owned(),
+        Origin::Made if layer.key.is_none() => "made: the project has changed".to_owned(),
         Origin::Made if args.no_reuse => {
             "made: this machine did not have it, and --no-reuse asks no other".to_owned()
         }
