@@ -163,6 +163,22 @@ class Column:
             return {"true": True, "1": True, "false": False, "0": False}.get(cell.lower(), cell)
         return cell
 
+    def from_texts(self, cells):
+        """`from_text` of many cells, most of them at once."""
+        try:
+            if self.type == "integer":
+                return list(map(int, cells))
+            if self.type == "number":
+                values = [float(cell) if cell else None for cell in cells]
+                # A sum is finite only when all are; what is not finite is judged below.
+                if math.isfinite(sum(value for value in values if value is not None)):
+                    return values
+        except ValueError:
+            pass
+        if self.type in ("string", "datetime", "object") and "" not in cells:
+            return list(cells)
+        return list(map(self.from_text, cells))
+
     def _wrong(self, value):
         given = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
         return Broken("type", f"expected {_NAMES[self.type]}, got {given.get(type(value), type(value).__name__)}")

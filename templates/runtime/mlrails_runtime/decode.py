@@ -56,6 +56,7 @@ class Decoder:
         extra = [(key, msgspec.Raw, msgspec.UNSET) for key in ("columns", "data") if key not in self._known]
         self._probes = len(extra)
         self._one = msgspec.json.Decoder(msgspec.defstruct("Record", fields + extra, rename=names, kw_only=True, gc=False))
+        self._line = msgspec.json.Decoder(row)
         self._row = row
         self._wrapped = {}
         self._values = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -84,6 +85,14 @@ class Decoder:
             records = [self._value.decode(body)] if body[:1] == b"{" else self._values.decode(body)
             return self._told(rows, set().union(*records))
         return rows
+
+    def lines(self, lines):
+        """Rows of records, each a document of its own. Raises what msgspec does at the first that is not as most are."""
+        absence = self._absence
+        rows = list(map(_as_tuple, map(self._line.decode, lines)))
+        if self._times:
+            rows = self._timed(rows)
+        return rows if absence == self._absence else self._told(rows, set().union(*map(self._value.decode, lines)))
 
     def wrapped(self, body, key):
         """Rows of a contract that holds a list under `key`, and the whole document when it had to be looked at."""

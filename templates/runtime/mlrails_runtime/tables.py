@@ -52,7 +52,7 @@ class Tables:
             lists = {name: [] for name in names}
             for name, values in zip(schema.names, table.columns):
                 if name in self._columns:
-                    lists[name] = _plain(self._columns[name], values)
+                    lists[name] = plain(self._columns[name], values)
             return lists, table.num_rows
         except problem.Problem:
             raise
@@ -135,7 +135,7 @@ def _follow(metadata, place):
     return place + struct.unpack_from("<I", metadata, place)[0]
 
 
-def _plain(column, values):
+def plain(column, values):
     """A column's values as a JSON decoder would have given them."""
     import pyarrow
 
@@ -182,9 +182,9 @@ def write(media, answers):
 
     if answers and all(isinstance(answer, dict) for answer in answers):
         names = list(dict.fromkeys(name for answer in answers for name in answer))
-        table = pyarrow.table({name: _array([answer.get(name) for answer in answers]) for name in names})
+        table = pyarrow.table({name: array([answer.get(name) for answer in answers]) for name in names})
     else:
-        table = pyarrow.table({"prediction": _array(answers)})
+        table = pyarrow.table({"prediction": array(answers)})
     sink = pyarrow.BufferOutputStream()
     if media == ARROW:
         with pyarrow.ipc.new_stream(sink, table.schema) as writer:
@@ -196,7 +196,7 @@ def write(media, answers):
     return media, sink.getvalue().to_pybytes()
 
 
-def _array(values):
+def array(values):
     """Numbers stay numbers, even when some are whole; what no one column holds is JSON text."""
     import msgspec
     import pyarrow
