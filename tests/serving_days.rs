@@ -25,6 +25,24 @@ fn metric(server: &Server, name: &str) -> f64 {
 }
 
 #[test]
+fn batch_reads_and_writes_columns_where_pyarrow_is() {
+    if !covered("batch over Parquet and Arrow files", &["venv-arrow/bin/python"]) {
+        return;
+    }
+    let parts = Command::new(repository("tests/store/venv-arrow/bin/python"))
+        .args(["-m", "unittest", "tests.test_batch.Batch.test_columnar_formats"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(repository("templates/runtime"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&parts.stderr);
+    assert!(
+        parts.status.success() && said.contains("Ran 1 test") && !said.contains("skipped"),
+        "{said}"
+    );
+}
+
+#[test]
 fn arrow_and_parquet_are_taken_where_pyarrow_is() {
     let Some(plain) = Server::start(&[]) else { return };
     for media in [

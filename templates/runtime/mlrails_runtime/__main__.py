@@ -7,7 +7,7 @@ from mlrails_runtime import settings
 USAGE = """usage: python -m mlrails_runtime [serve | batch | verify | settings]
 
   serve      answer over HTTP (default)
-  batch      score a file: --input rows.csv --output answers.csv
+  batch      score files: --input rows.csv --output answers.csv (batch --help)
   verify     replay the golden rows that training recorded; exit 1 when an answer differs
   settings   the environment variables that are read, and what they are set to
 """
