@@ -25,19 +25,26 @@ fn metric(server: &Server, name: &str) -> f64 {
 }
 
 #[test]
-fn batch_reads_and_writes_columns_where_pyarrow_is() {
-    if !covered("batch over Parquet and Arrow files", &["venv-arrow/bin/python"]) {
+fn batch_takes_columns_and_urls_where_the_project_brings_what_that_needs() {
+    if !covered(
+        "batch over Parquet and Arrow files, and URLs",
+        &["venv-arrow/lib/python3.11/site-packages/fsspec"],
+    ) {
         return;
     }
     let parts = Command::new(repository("tests/store/venv-arrow/bin/python"))
-        .args(["-m", "unittest", "tests.test_batch.Batch.test_columnar_formats"])
+        .args(["-m", "unittest"])
+        .args(
+            ["columnar_formats", "urls_go_through_fsspec"]
+                .map(|test| format!("tests.test_batch.Batch.test_{test}")),
+        )
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(repository("templates/runtime"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&parts.stderr);
     assert!(
-        parts.status.success() && said.contains("Ran 1 test") && !said.contains("skipped"),
+        parts.status.success() && said.contains("Ran 2 tests") && !said.contains("skipped"),
         "{said}"
     );
 }

@@ -118,6 +118,10 @@ def read(environment=os.environ):
     if environment.get("K_SERVICE") and not environment.get("MLRAILS_STOP_TIMEOUT"):
         # Cloud Run kills ten seconds after SIGTERM, the pause before the drain among them.
         values["stop_timeout"] = 8.0
+    payload = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
+    if environment.get("SAGEMAKER_BATCH") and payload.isdecimal() and not environment.get("MLRAILS_MAX_BODY"):
+        # A batch transform says how large its requests are.
+        values["max_body"] = max(values["max_body"], int(payload) << 20)
     values["app"] = pathlib.Path(values["app"] or os.getcwd()).absolute()
     if values["log_format"] not in ("json", "text"):
         raise Refused(f"MLRAILS_LOG_FORMAT={values['log_format']!r} cannot be used: json or text")

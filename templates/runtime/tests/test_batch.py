@@ -296,6 +296,12 @@ class Batch(unittest.TestCase):
         url = f"local://{self.folder}"
         self.run_it("--input", f"{url}/row*.csv", "--output", f"{url}/url.csv", "--part-rows", "16", "--chunk", "16")
         self.assertEqual(self.tree("url.csv"), self.tree("o.csv"))
+        words = ["--input", f"{url}/rows.csv", "--part-rows", "16", "--chunk", "16", "--output"]
+        self.run_it(*words, f"{url}/whole/")
+        self.run_it(*words, f"{url}/parts/", code=-signal.SIGKILL, env={"DIE_AFTER": "70"})
+        self.assertEqual(self.run_it(*words, f"{url}/parts/")["parts_there"], 4)
+        self.assertEqual(self.tree("parts"), self.tree("whole"))
+        self.run_it("--input", "nowhere://x/y.csv", "--output", f"{url}/n.csv", code=1)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,13 @@ class Settings(unittest.TestCase):
         self.assertEqual(settings.read({"K_SERVICE": "churn"}).stop_timeout, 8.0)
         self.assertEqual(settings.read({"K_SERVICE": "churn", "MLRAILS_STOP_TIMEOUT": "5"}).stop_timeout, 5.0)
 
+    def test_a_batch_transform_says_how_large_its_requests_are(self):
+        transform = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}
+        self.assertEqual(settings.read(transform).max_body, 100 << 20)
+        self.assertEqual(settings.read({**transform, "MLRAILS_MAX_BODY": "1m"}).max_body, 1 << 20)
+        self.assertEqual(settings.read({**transform, "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6"}).max_body, 16 << 20)
+        self.assertEqual(settings.read({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}).max_body, 16 << 20)
+
     def test_a_port_is_the_first_that_is_set(self):
         self.assertEqual(settings.read({"PORT": "1", "SAGEMAKER_BIND_TO_PORT": "2"}).port, 2)
         self.assertEqual(settings.read({"PORT": "1", "AIP_HTTP_PORT": "3", "MLRAILS_PORT": "4"}).port, 4)

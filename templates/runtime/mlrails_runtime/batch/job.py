@@ -42,6 +42,7 @@ class Job:
     """`_stream`: the one writer of an Arrow stream to stdout."""
 
     ledger: typing.Any = None
+    id = None
     _stream = None
 
     def __init__(self, service, chosen):
@@ -106,7 +107,8 @@ class Job:
         chosen = self.chosen
         # A pipe cannot be read again; whatever was noted of an earlier one is no help.
         options = [self.format, self.formats, self.chunk, self.rows, chosen.on_error, self.layout.names, self.folder, bool(chosen.rejected)]
-        self.id = "piped" if self.piped else ledger.fingerprint(self.service, self.inputs, options)
+        if self.id is None:
+            self.id = "piped" if self.piped else ledger.fingerprint(self.service, self.inputs, options)
         self.work = self.output.child("_parts") if self.folder else places.place(f"{self.chosen.output}.parts")
         if self.piped:
             self.work.remove_all()

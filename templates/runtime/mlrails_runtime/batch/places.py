@@ -206,5 +206,8 @@ class Remote(Place):
             # Closing would make what there is the object.
             with contextlib.suppress(Exception):
                 file.discard()
+            # Nor may it be closed by whoever collects it.
+            with contextlib.suppress(AttributeError):
+                file.closed = True
             raise
         file.close()
