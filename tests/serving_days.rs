@@ -25,18 +25,22 @@ fn metric(server: &Server, name: &str) -> f64 {
 }
 
 #[test]
-fn batch_takes_columns_and_urls_where_the_project_brings_what_that_needs() {
+fn batch_takes_columns_urls_and_queries_where_the_project_brings_what_they_need() {
     if !covered(
-        "batch over Parquet and Arrow files, and URLs",
-        &["venv-arrow/lib/python3.11/site-packages/fsspec"],
+        "batch over Parquet, Arrow, URLs and queries",
+        &["venv-arrow/lib/python3.11/site-packages/sqlalchemy"],
     ) {
         return;
     }
     let parts = Command::new(repository("tests/store/venv-arrow/bin/python"))
         .args(["-m", "unittest"])
         .args(
-            ["columnar_formats", "urls_go_through_fsspec"]
-                .map(|test| format!("tests.test_batch.Batch.test_{test}")),
+            [
+                "columnar_formats",
+                "urls_go_through_fsspec",
+                "a_query_is_an_input",
+            ]
+            .map(|test| format!("tests.test_batch.Batch.test_{test}")),
         )
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(repository("templates/runtime"))
@@ -44,7 +48,7 @@ fn batch_takes_columns_and_urls_where_the_project_brings_what_that_needs() {
         .unwrap();
     let said = String::from_utf8_lossy(&parts.stderr);
     assert!(
-        parts.status.success() && said.contains("Ran 2 tests") && !said.contains("skipped"),
+        parts.status.success() && said.contains("Ran 3 tests") && !said.contains("skipped"),
         "{said}"
     );
 }

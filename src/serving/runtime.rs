@@ -33,6 +33,7 @@ pub const FILES: &[(&str, &str)] = files![
     "batch/places.py",
     "batch/progress.py",
     "batch/refused.py",
+    "batch/sql.py",
     "batch/text.py",
     "batch/workers.py",
     "batching.py",

@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -302,6 +303,30 @@ class Batch(unittest.TestCase):
         self.assertEqual(self.run_it(*words, f"{url}/parts/")["parts_there"], 4)
         self.assertEqual(self.tree("parts"), self.tree("whole"))
         self.run_it("--input", "nowhere://x/y.csv", "--output", f"{url}/n.csv", code=1)
+
+
+    @unittest.skipUnless(importlib.util.find_spec("sqlalchemy"), "needs sqlalchemy")
+    def test_a_query_is_an_input(self):
+        base = sqlite3.connect(self.path("base.db"))
+        base.execute("create table rows (id integer, amount real, plan text)")
+        base.executemany("insert into rows values (?, ?, ?)", [(at, at / 2, None if at % 3 else "pro") for at in range(500)])
+        base.commit()
+        url = f"sqlite:///{self.folder}/base.db"
+        words = ["--input", "env:BASE", "--query", "select * from rows order by id", "--part-rows", "64", "--chunk", "16", "--output"]
+        for whole, output in (("whole.csv", "o.csv"), ("whole/", "o/")):
+            self.run_it(*words, self.path(whole), env={"BASE": url})
+            self.run_it(*words, self.path(output), env={"BASE": url, "DIE_AFTER": "300"}, code=-signal.SIGKILL)
+            told = self.run_it(*words, self.path(output), env={"BASE": url})
+            self.assertEqual((told["scored"], told["parts_there"]), (500, 4))
+            self.assertEqual(self.tree(output), self.tree(whole))
+        self.assertTrue(self.tree("o.csv").startswith(b"id,amount,plan,prediction\n0,0.0,pro,1.0\n1,0.5,,2.0\n"))
+        # What the database holds may have changed: a job that ended is not gone on with.
+        self.assertNotIn("parts_there", self.run_it(*words, self.path("o/"), env={"BASE": url}))
+        self.run_it("--input", url, "--query", "select * from rows", "--output", self.path("x.csv"), code=2)
+        self.run_it("--input", url, "--query", "select * from absent order by 1", "--output", self.path("x.csv"), code=1)
+        self.assertIn("no such table: absent", self.said)
+        self.run_it("--input", "nosuch://me:secret@host/x", "--query", "select 1 order by 1", "--output", self.path("x.csv"), code=1)
+        self.assertNotIn("secret", self.said)
 
 
 if __name__ == "__main__":

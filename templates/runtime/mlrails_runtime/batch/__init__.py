@@ -29,6 +29,7 @@ EPILOG = """examples:
   batch --input rows.csv --output answers.csv
   batch --input 'days/*.parquet' --output answers/ --rejected rejected/ --on-error skip
   batch --input s3://bucket/rows.parquet --output s3://bucket/answers/ --partition 3/8
+  batch --input env:DATABASE_URL --query 'select * from customers order by id' --output answers.parquet
   zcat rows.csv.gz | batch --input - --output - --keep id
 
 Run the same command again after it was killed: parts that are there are not made again.
@@ -170,6 +171,7 @@ def _parser():
     )
     add = parser.add_argument
     add("--input", required=True, nargs="+", action="extend", metavar="PATH", help="files, folders, patterns or URLs; - is stdin")
+    add("--query", metavar="SQL", help="rows of a database: --input is its SQLAlchemy URL, or env:NAME or file:PATH of it; needs `order by`")
     add("--output", required=True, metavar="PATH", help="a file, or a folder (DIR/) with a file per part; - is stdout")
     add("--input-format", choices=formats.NAMES, help="where names do not say it (default: by the name; stdin is csv)")
     add("--output-format", choices=formats.NAMES, help="the same for the output (default: as the input)")

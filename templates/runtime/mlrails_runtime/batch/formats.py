@@ -63,6 +63,10 @@ def reader(place, format, decoder, most):
             raise Misused("Parquet is read from its end, which stdin does not have; `arrows` is for that")
     else:
         source = place
+    if format == "sql":
+        from mlrails_runtime.batch import sql
+
+        return sql.SqlReader(source, decoder)
     if format == "csv":
         return text.CsvReader(place.read() if place else source.file, source, decoder)
     if format == "jsonl":

@@ -12,7 +12,7 @@ import json
 import sys
 import typing
 
-from mlrails_runtime.batch import formats, layout, ledger, places
+from mlrails_runtime.batch import formats, layout, ledger, places, sql
 from mlrails_runtime.batch.judge import judge
 from mlrails_runtime.batch.refused import Misused, Refused, RowsRejected
 from mlrails_runtime.batch.text import checked_header
@@ -29,6 +29,7 @@ class Totals:
     made: int = 0
     resumed: int = 0
     examples: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
     parts: list = dataclasses.field(default_factory=list)
     rejected_parts: list = dataclasses.field(default_factory=list)
 
@@ -48,8 +49,13 @@ class Job:
     def __init__(self, service, chosen):
         self.service, self.chosen = service, chosen
         self.piped = chosen.input == ["-"]
-        self.inputs = [None] if self.piped else [one for text in chosen.input for one in places.place(text).matches()]
-        self.formats = [formats.of("stdin.csv" if one is None else one.name, chosen.input_format) for one in self.inputs]
+        if chosen.query is not None:
+            if len(chosen.input) > 1 or self.piped or chosen.input_format:
+                raise Misused("--query is of one database: --input URL, env:NAME or file:PATH")
+            self.inputs, self.formats = [sql.Query(chosen.input[0], chosen.query)], ["sql"]
+        else:
+            self.inputs = [None] if self.piped else [one for text in chosen.input for one in places.place(text).matches()]
+            self.formats = [formats.of("stdin.csv" if one is None else one.name, chosen.input_format) for one in self.inputs]
         self.chunk = chosen.chunk
         self.rows = -(-chosen.part_rows // chosen.chunk) * chosen.chunk
         if service.document.get("alone"):
@@ -64,7 +70,7 @@ class Job:
         self.output = None if self.streams else places.place(text)
         self.folder = not self.streams and (text.endswith("/") or self.output.is_folder())
         if self.streams or self.folder:
-            self.format = chosen.output_format or self.formats[0]
+            self.format = chosen.output_format or ("csv" if chosen.query is not None else self.formats[0])
         else:
             self.format = formats.of(self.output.name, chosen.output_format)
         formats.needs(self.format, "the output")
@@ -143,6 +149,7 @@ class Job:
                             note = {"row": reader.row, "offset": reader.offset, "last": reader.row < row + self.rows}
                     if wanted:
                         totals.add(note)
+                        totals.notes.append((file, at))
                         if note["size"] is not None:
                             totals.parts.append(self.ledger.part(file, at))
                         if note["rejected_size"] is not None:
@@ -223,6 +230,9 @@ class Job:
                 sys.stdout.buffer.flush()
             return
         if self.folder:
+            if self.chosen.query is not None:
+                # What a database holds has no fingerprint: the next run of this command is another job.
+                self.ledger.forget(totals.notes)
             if self.chosen.partition[1] == 1:
                 # Parts of an earlier job that had more of them.
                 there = {place.name for place in totals.parts + totals.rejected_parts}

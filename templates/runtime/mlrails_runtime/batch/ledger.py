@@ -61,6 +61,11 @@ class Ledger:
         with self.folder.child(self._name(file, at)).appending() as out:
             out.write(json.dumps(note).encode())
 
+    def forget(self, parts):
+        """After a job whose input may be another one next time."""
+        for file, at in parts:
+            self.folder.child(self._name(file, at)).remove()
+
     def _name(self, file, at):
         return f"{file:05}-{at:05}.json"
 
