@@ -305,6 +305,22 @@ class Batch(unittest.TestCase):
         self.run_it("--input", "nowhere://x/y.csv", "--output", f"{url}/n.csv", code=1)
 
 
+    def test_memory_does_not_grow_with_the_input(self):
+        text = "x" * 4000
+        with gzip.open(self.path("rows.csv.gz"), "wt", compresslevel=1) as file:
+            file.write("amount,plan\n")
+            for at in range(100):
+                file.write("".join(f"{at},{text}\n" for _ in range(1000)))
+        command = [sys.executable, "-m", "mlrails_runtime", "batch", "--input", self.path("rows.csv.gz"), "--output", self.path("o.csv"), "--keep", "amount"]
+        environment = {"PYTHONPATH": str(HERE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MLRAILS_APP": str(self.app)}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(child.returncode, 0)
+        self.assertEqual(self.tree("o.csv").count(b"\n"), 100_001)
+        # 400 MB of rows.
+        self.assertLess(used.ru_maxrss, 350 << 10)
+
     @unittest.skipUnless(importlib.util.find_spec("sqlalchemy"), "needs sqlalchemy")
     def test_a_query_is_an_input(self):
         base = sqlite3.connect(self.path("base.db"))
