@@ -213,6 +213,43 @@ fn a_layer_holds_the_installation() {
 }
 
 #[test]
+fn a_wheel_that_was_proven_once_is_not_believed_when_it_was_damaged_since() {
+    let (_folder, store) = store();
+    let wheel = admit(&store, &sample());
+    let make = || layer_from_wheels(&store, &Ingredients::new(PYTHON, vec![&wheel]), &Silent);
+    let first = make().unwrap();
+    mlrails::layers::forget_layers(&store).unwrap();
+    let again = make().unwrap();
+    assert_eq!(
+        (again.origin, again.layer.digest),
+        (Origin::Made, first.layer.digest)
+    );
+
+    let path = store.blob_path(&wheel.digest);
+    let sound = std::fs::read(&path).unwrap();
+    for entry in wheel
+        .entries
+        .iter()
+        .filter(|entry| entry.compressed_size > 8 && !entry.name.ends_with("/RECORD"))
+    {
+        mlrails::layers::forget_layers(&store).unwrap();
+        let mut bytes = sound.clone();
+        bytes[(entry.data_offset + entry.compressed_size / 2) as usize] ^= 4;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let error = make().unwrap_err();
+        assert!(
+            matches!(error, LayerError::Damaged { .. }),
+            "{}: {error}",
+            entry.name
+        );
+        std::fs::write(&path, &sound).unwrap();
+    }
+    mlrails::layers::forget_layers(&store).unwrap();
+    assert_eq!(make().unwrap().layer.digest, first.layer.digest);
+}
+
+#[test]
 fn two_wheels_with_one_path_are_refused_unless_they_agree() {
     let (_folder, store) = store();
     let make = |name: &str, content: &str| {
