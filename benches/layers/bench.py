@@ -1,6 +1,6 @@
 """Making layers from warm wheels, against the least that it can cost (limit.c) and against gzip -6 of the same tar.
 
-Three sets of wheels: pandas + scikit-learn + scipy + numpy + pyarrow, and xgboost's large one. What counts as ours is a whole
+Two sets of wheels: pandas + scikit-learn + scipy + numpy + pyarrow, and with xgboost's large one instead. What counts as ours is a whole
 `mlrails image --no-bytecode` whose layers were forgotten, less the same with all layers known: everything in the image is counted, its
 base too, which the limit program is not asked for. Needs gcc, libisal-dev, libdeflate-dev, libssl-dev, zlib1g-dev and skopeo (Debian).
 """
@@ -16,30 +16,28 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from harness import MLRAILS, WORK, Side, machine, run, show
+from harness import MLRAILS, ROOT, WORK, Side, machine, run, show
 
 HERE = pathlib.Path(__file__).resolve().parent
-SETS = {
-    "pandas + scikit-learn + pyarrow": ["pandas>=2.2,<3", "scikit-learn>=1.5", "pyarrow>=17"],
-    "xgboost": ["xgboost-cpu==2.1.4; sys_platform == 'never'", "xgboost==2.1.4"],
-}
+# What is added to fixtures/churn, which has pandas, scikit-learn, scipy and numpy: distribution, module.
+SETS = {"pandas + scikit-learn + pyarrow": ("pyarrow>=17", "pyarrow"), "pandas + scikit-learn + xgboost": ("xgboost==2.1.4", "xgboost")}
 
 
 def call(*command, **options):
     return subprocess.run([str(word) for word in command], check=True, **options)
 
 
-def make_project(name, requirements, env):
-    """A plain project whose answers need every one of `requirements`."""
-    folder = WORK / "layers" / name.split()[0]
+def make_project(distribution, module, env):
+    """fixtures/churn, whose answers need one distribution more."""
+    folder = WORK / "layers" / module
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "src/heavy").mkdir(parents=True)
-    listed = "".join(f'    "{one}",\n' for one in requirements if "never" not in one)
-    (folder / "pyproject.toml").write_text(f'[project]\nname = "heavy"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [\n{listed}]\n')
-    modules = {"scikit-learn": "sklearn"}
-    imports = "".join(f"import {modules.get(word, word)}\n" for word in (one.split(">")[0].split("=")[0] for one in requirements if "never" not in one))
-    (folder / "src/heavy/__init__.py").write_text("")
-    (folder / "src/heavy/serve.py").write_text(f"{imports}\n\ndef predict(rows: list[dict]) -> list[float]:\n    return [0.0 for _ in rows]\n")
+    shutil.copytree(ROOT / "fixtures/churn", folder, ignore=shutil.ignore_patterns("dist", ".venv", ".mlrails", "pylock.toml"))
+    for file, old, new in (
+        ("pyproject.toml", '    "matplotlib', f'    "{distribution}",\n    "matplotlib'),
+        ("src/churn/serve.py", "\n\ndef ", f"\nimport {module}\n\n\ndef "),
+    ):
+        text = (folder / file).read_text()
+        (folder / file).write_text(text.replace(old, new, 1))
     call(MLRAILS, "--project", folder, "--quiet", "lock", env=env)
     call(MLRAILS, "--project", folder, "--quiet", "image", "--no-bytecode", "--allow-stale", env=env, stdout=subprocess.DEVNULL)
     return folder
@@ -47,9 +45,9 @@ def make_project(name, requirements, env):
 
 def wheels_of(project, env):
     """The wheels' files in the cache, those of the image."""
-    said = subprocess.run([str(MLRAILS), "inspect", "--format", "json", str(project / "dist/heavy")], env=env, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([str(MLRAILS), "inspect", "--format", "json", str(project / "dist/churn")], env=env, capture_output=True, text=True, check=True).stdout
     cache = pathlib.Path(env["MLRAILS_CACHE_DIR"])
-    names = [one["wheel"] for one in json.loads(said)["contents"]["distributions"]]
+    names = [one["wheel"] for one in json.loads(said)["images"][0]["distributions"]]
     found = {path.name: path for path in cache.rglob("*") if path.is_file() and len(path.name) in (62, 64)}
     return [next(path for name, path in found.items() if digest.removeprefix("sha256:").endswith(name)) for digest in names]
 
@@ -63,7 +61,7 @@ def gzip_seconds(project):
     """Processor seconds of gzip -6 for the tars of all layers of the image."""
     total = 0
     with tempfile.NamedTemporaryFile(dir=WORK) as tar:
-        for blob in sorted((project / "dist/heavy/blobs/sha256").iterdir()):
+        for blob in sorted((project / "dist/churn/blobs/sha256").iterdir()):
             if blob.read_bytes()[:2] != b"\x1f\x8b":
                 continue
             call("gzip", "-dc", stdin=open(blob), stdout=open(tar.name, "wb"))
@@ -81,8 +79,8 @@ def main():
     print(f"\n{machine()}\n\n## layers from warm wheels\n")
     print("| wheels | mlrails | the limit | of the limit | gzip -6, core for core |\n|---|---|---|---|---|", flush=True)
     details = []
-    for name, requirements in SETS.items():
-        project = make_project(name, requirements, env)
+    for name, added in SETS.items():
+        project = make_project(*added, env)
         wheels = wheels_of(project, env)
         image = [MLRAILS, "--project", project, "--quiet", "image", "--no-bytecode", "--allow-stale"]
 

@@ -332,8 +332,7 @@ fn place_all<'a>(
     wheels
         .par_iter()
         .map(|wheel| {
-            let file = super::wheel_file(store, wheel)?;
-            let placed = install::place(wheel, &file, scheme)?;
+            let (file, placed) = super::placed(store, wheel, scheme)?;
             Ok((*wheel, file, placed))
         })
         .collect()

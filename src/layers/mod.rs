@@ -116,6 +116,19 @@ pub fn wheel_file(store: &Store, wheel: &Wheel) -> Result<File, LayerError> {
     })
 }
 
+/// A wheel's bytes and the places of its files. Some are read for it (scripts, RECORD): if they are not what was promised, a copy in the
+/// cache that was damaged since is told from a wheel that never was right.
+fn placed(store: &Store, wheel: &Wheel, scheme: &Scheme) -> Result<(File, Vec<Placed>), LayerError> {
+    let file = wheel_file(store, wheel)?;
+    match install::place(wheel, &file, scheme) {
+        Ok(placed) => Ok((file, placed)),
+        Err(error) if store.verified(&wheel.digest)?.is_some() => Err(error.into()),
+        Err(_) => Err(LayerError::Damaged {
+            wheel: wheel.file_name.clone(),
+        }),
+    }
+}
+
 /// A recipe whose wheels are at hand.
 #[derive(Debug, Clone)]
 pub struct Ingredients<'a> {
@@ -289,8 +302,7 @@ fn make(
     let scheme = Scheme::image(ingredients.recipe.python);
     let mut opened = Vec::with_capacity(ingredients.wheels.len());
     for wheel in &ingredients.wheels {
-        let file = wheel_file(store, wheel)?;
-        let placed = install::place(wheel, &file, &scheme)?;
+        let (file, placed) = placed(store, wheel, &scheme)?;
         opened.push(Opened {
             wheel,
             file,
@@ -415,14 +427,14 @@ pub fn refuse_collisions(
         return Ok(());
     }
     let scheme = Scheme::image(python);
-    let mut placed = Vec::with_capacity(wheels.len());
-    for wheel in wheels {
-        placed.push(install::place(wheel, &wheel_file(store, wheel)?, &scheme)?);
-    }
+    let places = wheels
+        .iter()
+        .map(|wheel| Ok(placed(store, wheel, &scheme)?.1))
+        .collect::<Result<Vec<_>, LayerError>>()?;
     let installations: Vec<(&Wheel, &[Placed])> = wheels
         .iter()
-        .zip(&placed)
-        .map(|(wheel, placed)| (*wheel, &placed[..]))
+        .zip(&places)
+        .map(|(wheel, places)| (*wheel, &places[..]))
         .collect();
     if let Some(first) = install::collisions(&installations).into_iter().next() {
         return Err(first.into());
