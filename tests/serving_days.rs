@@ -37,6 +37,7 @@ fn batch_takes_columns_urls_and_queries_where_the_project_brings_what_they_need(
         .args(
             [
                 "columnar_formats",
+                "inputs_that_break_off_are_refused",
                 "urls_go_through_fsspec",
                 "a_query_is_an_input",
             ]
@@ -48,7 +49,7 @@ fn batch_takes_columns_urls_and_queries_where_the_project_brings_what_they_need(
         .unwrap();
     let said = String::from_utf8_lossy(&parts.stderr);
     assert!(
-        parts.status.success() && said.contains("Ran 3 tests") && !said.contains("skipped"),
+        parts.status.success() && said.contains("Ran 4 tests") && !said.contains("skipped"),
         "{said}"
     );
 }

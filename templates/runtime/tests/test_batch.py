@@ -258,6 +258,27 @@ class Batch(unittest.TestCase):
         self.run_it("--input", "-", "--output", "-", "--input-format", "arrows", "--chunk", "100", "--part-rows", "200", stdin=stdin)
         self.assertEqual(ipc.open_stream(self.out).read_all()["prediction"].to_pylist(), found["prediction"].to_pylist())
 
+    def test_inputs_that_break_off_are_refused(self):
+        self.rows("rows.csv", 0, 5000)
+        packed = gzip.compress(self.tree("rows.csv"))
+        for damaged in (packed[:-9], packed[:900] + b"\xff" * 100 + packed[1000:], b"no gzip"):
+            (self.folder / "cut.csv.gz").write_bytes(damaged)
+            self.run_it("--input", self.path("cut.csv.gz"), "--output", self.path("o.csv"), "--on-error", "skip", code=1)
+            self.assertFalse((self.folder / "o.csv").exists())
+        if not ARROW:
+            return
+        for name in ("rows.parquet", "rows.arrow", "rows.arrows"):
+            self.run_it("--input", self.path("rows.csv"), "--output", self.path(name))
+            whole = self.tree(name)
+            for damaged in (whole[: len(whole) // 2], whole[:2000] + b"\xff" * 400 + whole[2400:], b""):
+                (self.folder / f"cut-{name}").write_bytes(damaged)
+                environment = {"PYTHONPATH": str(HERE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MLRAILS_APP": str(self.app)}
+                command = [sys.executable, "-m", "mlrails_runtime", "batch", "--input", self.path(f"cut-{name}"), "--output", self.path("o.csv")]
+                done = subprocess.run(command, capture_output=True, env=environment)
+                # Bytes of a value may be overwritten without a word of the format's; then it is the answer that tells.
+                self.assertIn(done.returncode, (0, 1), done.stderr)
+                self.assertNotIn(b"Traceback", done.stderr)
+
     @unittest.skipIf(ARROW, "pyarrow is here")
     def test_columnar_formats_without_pyarrow_are_refused(self):
         self.rows("rows.csv", 0, 5)

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import zlib
 
 from mlrails_runtime import problem
 from mlrails_runtime import settings as environment
@@ -51,6 +52,9 @@ def run(settings, words):
         return 2
     except (Unusable, Refused, problem.Problem, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (EOFError, zlib.error) as error:
+        print(f"error: an input that is packed breaks off or is damaged: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -61,6 +61,12 @@ class _Reader:
         self._batches, self._rest = None, None
 
     def read(self, most):
+        try:
+            return self._read(most)
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise Refused(f"{self.source}: after {self.row} rows: it cannot be read: {error}") from None
+
+    def _read(self, most):
         pieces, count = [], 0
         while count < most:
             if self._rest is None or not self._rest.num_rows:
@@ -74,7 +80,10 @@ class _Reader:
             self._rest = self._rest.slice(piece.num_rows)
             pieces.append(piece)
             count += piece.num_rows
-        chunk = TableChunk(self.row, pyarrow.Table.from_batches(pieces, self.schema), self._known)
+        table = pyarrow.Table.from_batches(pieces, self.schema)
+        # Offsets that point nowhere crash whoever follows them.
+        table.validate(full=True)
+        chunk = TableChunk(self.row, table, self._known)
         self.row += count
         return chunk
 
