@@ -314,11 +314,16 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes all blobs and records. Locks stay: somebody may hold one.
+    /// Removes everything that is kept here. Locks stay: somebody may hold one.
     pub fn clean(&self) -> Result<(), StoreError> {
-        for part in ["blobs/sha256", "records", "tmp"] {
+        for part in ["blobs/sha256", "records", "interpreters", "tmp"] {
             let path = self.root.join(part);
-            fs::remove_dir_all(&path).map_err(fault("remove", &path))?;
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(fault("remove", &path)(error));
+                }
+                _ => {}
+            }
             fs::create_dir_all(&path).map_err(fault("make", &path))?;
         }
         Ok(())

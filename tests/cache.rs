@@ -34,8 +34,12 @@ fn a_damaged_blob_is_found_and_removed() {
         .args(["cache", "verify"])
         .run()
         .expect(0);
+    // What was unpacked to be run lies outside of the blobs.
+    let unpacked = store.folder().join("interpreters/one/bin");
+    fs::create_dir_all(&unpacked).unwrap();
     Mlrails::new(home.path()).args(["cache", "clean"]).run().expect(0);
     assert_eq!(store.blobs().unwrap(), []);
+    assert!(!unpacked.exists());
 }
 
 #[test]
