@@ -14,6 +14,8 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -53,19 +55,45 @@ def mirrors():
     return found
 
 
+class Moved(Exception):
+    """The mirror, or a cache before it, answered with another state of the archive than its signed index names."""
+
+
 def fetch(url, path, digest=None):
+    """The body at `url`, kept at `path`; one that is there already and has the digest is not asked for again."""
     if path.exists() and (digest is None or hashlib.sha256(path.read_bytes()).hexdigest() == digest):
         return path.read_bytes()
-    with urllib.request.urlopen(url, timeout=120) as answer:
-        body = answer.read()
+    try:
+        with urllib.request.urlopen(url, timeout=120) as answer:
+            body = answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise Moved(f"{url}: {error}") from error
     if digest and hashlib.sha256(body).hexdigest() != digest:
-        raise SystemExit(f"{url}: not the bytes that the signed index names")
+        raise Moved(f"{url}: not the bytes that the signed index names")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)
     return body
 
 
-def fill_debian(folder):
+def fill_suite(base, root, suite, packages):
+    release = root / "dists" / suite / "InRelease"
+    release.unlink(missing_ok=True)  # it moves; what it names must match it
+    text = fetch(f"{base}/dists/{suite}/InRelease", release).decode()
+    section = text.split("\nSHA256:\n", 1)[1]
+    folder, file = "main/binary-amd64", "Packages.xz"
+    digest = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {folder}/{file}$", section, re.M).group(1)
+    index_path = root / "dists" / suite / folder / file
+    try:  # By its hash first: that address never holds another state.
+        index = fetch(f"{base}/dists/{suite}/{folder}/by-hash/SHA256/{digest}", index_path, digest)
+    except Moved:
+        index = fetch(f"{base}/dists/{suite}/{folder}/{file}", index_path, digest)
+    for paragraph in lzma.decompress(index).decode().split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Filename|SHA256): (.*)$", paragraph, re.M))
+        if fields.get("Package") in packages:
+            fetch(f"{base}/{fields['Filename']}", root / fields["Filename"], fields["SHA256"])
+
+
+def fill_debian(folder, attempts=5, pause=20):
     wanted = {}
     for suite, *packages in listed("deb"):
         wanted.setdefault(suite, set()).update(packages)
@@ -73,20 +101,17 @@ def fill_debian(folder):
     for codename, packages in wanted.items():
         suites = [("debian", codename), ("debian", f"{codename}-updates"), ("debian-security", f"{codename}-security")]
         for archive, suite in suites:
-            base, root = sources.get(archive), folder / archive
-            if base is None:
+            if archive not in sources:
                 continue
-            release = root / "dists" / suite / "InRelease"
-            release.unlink(missing_ok=True)  # it moves; what it names must match it
-            text = fetch(f"{base}/dists/{suite}/InRelease", release).decode()
-            section = text.split("\nSHA256:\n", 1)[1]
-            name = "main/binary-amd64/Packages.xz"
-            digest = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(name)}$", section, re.M).group(1)
-            index = fetch(f"{base}/dists/{suite}/{name}", root / "dists" / suite / name, digest)
-            for paragraph in lzma.decompress(index).decode().split("\n\n"):
-                fields = dict(re.findall(r"^(Package|Filename|SHA256): (.*)$", paragraph, re.M))
-                if fields.get("Package") in packages:
-                    fetch(f"{base}/{fields['Filename']}", root / fields["Filename"], fields["SHA256"])
+            for attempt in range(1, attempts + 1):
+                try:
+                    fill_suite(sources[archive], folder / archive, suite, packages)
+                    break
+                except Moved as error:
+                    if attempt == attempts:
+                        raise SystemExit(str(error)) from None
+                    print(f"setup: {error}; again in {pause} s", file=sys.stderr)
+                    time.sleep(pause)
 
 
 if __name__ == "__main__":
