@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use crate::oci::image::{Config, ConfigError, History};
-use crate::oci::{Image, Layer, Platform};
+use crate::oci::{Image, Layer, Platform, media::Family};
 use crate::plan::Launch;
 
 /// Everything an image is described by, besides its layers.
 #[derive(Debug, Clone)]
 pub struct Description {
     pub platform: Platform,
+    /// Whose media types it has: the base's, since the two never mix.
+    pub family: Family,
     pub launch: Launch,
     pub labels: BTreeMap<String, String>,
     /// `SOURCE_DATE_EPOCH`, else the beginning of time: an image's age is its content's, not its build's.
@@ -47,5 +49,5 @@ pub fn assemble(layers: Vec<Layer>, description: &Description) -> Result<Image, 
         labels: description.labels.clone(),
         history,
     };
-    Image::new(description.platform.clone(), layers, &config)
+    Image::in_family(description.family, description.platform.clone(), layers, &config)
 }

@@ -13,6 +13,7 @@ pub mod build;
 pub mod layers;
 pub mod plan;
 // Floor 4: decisions and destinations.
+pub mod base_image;
 pub mod destination;
 pub mod resolve;
 pub mod serving;

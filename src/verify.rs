@@ -102,6 +102,8 @@ pub fn verify(image: &Image, scratch: &Path) -> Result<Verified, VerifyError> {
         format!("/usr/lib/{libraries}"),
         format!("/lib/{libraries}"),
         "/usr/lib".to_owned(),
+        // Where an interpreter that no distribution packaged has its own library.
+        "/usr/local/lib".to_owned(),
     ];
     let search: Vec<String> = search.iter().map(|path| at(path)).collect();
     let home = interpreter.parent().and_then(Path::parent).unwrap_or(root);

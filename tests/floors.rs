@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("layers", 5),
     ("plan", 5),
     ("resolve", 4),
+    ("base_image", 4),
     ("serving", 4),
     ("destination", 4),
     ("targets", 3),

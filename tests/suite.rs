@@ -2,6 +2,7 @@
 
 mod analysis;
 mod bad_days;
+mod base_image;
 mod build_limits;
 mod buildpacks;
 mod builds;

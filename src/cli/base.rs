@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::{Failure, Session};
+use crate::base_image;
 use crate::debian::{self, Archive, Wanted};
 use crate::lock::Lock;
 use crate::lock::base::Base;
 use crate::project::{Manifest, record};
-use crate::python::target::Platform;
+use crate::python::target::{Platform, PythonVersion};
+use crate::registry::{Keychain, Registry};
 use crate::targets::buildpack::{self, Additions, Facts};
-use crate::targets::{BaseChoice, Targets};
+use crate::targets::{BaseChoice, BaseReason, Targets};
 
 /// Whether the locked base is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,7 @@ fn base(
     locked: Option<&Base>,
     packages: &[String],
     upgrade: Upgrade,
+    insecure: &[String],
 ) -> Result<Base, Failure> {
     if let Some(base) = locked
         && upgrade == Upgrade::Keep
@@ -54,36 +57,60 @@ fn base(
                 session.block_on(debian::resolve(&client, &store, &archive, &wanted, &*reporter))??;
             Ok(Base::Debian(base))
         }
-        BaseChoice::Registry { reference, .. } => Err(not_yet(reference)),
+        BaseChoice::Registry {
+            reference,
+            python_path,
+            glibc,
+            reason,
+        } => {
+            if let Some(package) = packages.first() {
+                return Err(Failure::new(format!(
+                    "the Debian package {package} is asked for, and the base {reference} is an image of a registry: nothing is installed in one"
+                ))
+                .hint("take a base that has it, or leave it out of `[image] packages`"));
+            }
+            if *reason == BaseReason::NoRelease {
+                session.printer().say(&format!(
+                    "no Debian release has Python {}: the base is {reference}, from its registry",
+                    targets.python
+                ));
+            }
+            let names: Vec<&str> = targets.platforms.iter().map(|platform| platform.name()).collect();
+            let wanted = base_image::Wanted {
+                reference,
+                platforms: &names,
+                python: targets.python,
+                python_path: python_path.as_deref(),
+                glibc: glibc.as_deref(),
+            };
+            let registry = Registry::new(session.client(insecure)?, Keychain::from_environment());
+            let (store, reporter) = (session.store()?, session.reporter());
+            let base = session.block_on(base_image::resolve(&registry, &store, &wanted, &*reporter))??;
+            Ok(Base::Registry(base))
+        }
     }
 }
 
-/// Refuses a base that is not built on yet.
-pub fn supported(targets: &Targets) -> Result<(), Failure> {
-    match &targets.base {
-        BaseChoice::Debian(_) => Ok(()),
-        BaseChoice::Registry { reference, .. } => Err(not_yet(reference)),
-    }
-}
-
-fn not_yet(reference: &str) -> Failure {
-    Failure::new(format!(
-        "the base {reference} would come from a registry, which this version does not build on yet"
-    ))
-    .hint("use Python 3.11 or 3.13, which have a base assembled from Debian")
-}
-
-/// Puts the base for `targets` into `lock`, where it is not there already.
+/// Puts the base for `targets` into `lock`, where it is not there already. `insecure` are the registries that plain http is allowed for.
 pub fn attach(
     session: &Session,
     manifest: &Manifest,
     targets: &Targets,
     lock: &mut Lock,
     upgrade: Upgrade,
+    insecure: &[String],
 ) -> Result<(), Failure> {
     let locked = lock.mlrails.base.as_ref().map(Base::from_table).transpose()?;
     let packages = packages(manifest)?;
-    let base = base(session, manifest, targets, locked.as_ref(), &packages, upgrade)?;
+    let base = base(
+        session,
+        manifest,
+        targets,
+        locked.as_ref(),
+        &packages,
+        upgrade,
+        insecure,
+    )?;
     lock.mlrails.base = Some(base.to_table()?);
     Ok(())
 }
@@ -153,7 +180,23 @@ pub fn fits(base: &Base, targets: &Targets, packages: &[String]) -> bool {
                         .all(|name| debs.iter().any(|deb| deb.name == *name))
                 })
         }
-        (Base::Registry(base), BaseChoice::Registry { reference, .. }) => base.reference == *reference,
+        (
+            Base::Registry(base),
+            BaseChoice::Registry {
+                reference,
+                python_path,
+                glibc,
+                ..
+            },
+        ) => {
+            let python: Option<PythonVersion> = base.python.parse().ok();
+            base.reference == *reference
+                && python.is_some_and(|python| python.minor_only() == targets.python.minor_only())
+                && python_path.as_ref().is_none_or(|path| *path == base.python_path)
+                && glibc
+                    .as_deref()
+                    .is_none_or(|libc| libc == base.glibc.as_deref().unwrap_or("musl"))
+        }
         _ => false,
     }
 }

@@ -49,7 +49,6 @@ pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
     let findings = findings(&project)?;
     // What `lock` and `image` would refuse later: platforms, Python, buildpacks, indexes.
     let targets = targets::choose(&project.manifest, &Asked::default())?;
-    super::base::supported(&targets)?;
     super::base::additions(&project.manifest)?;
     super::indexes::locations(&project.manifest, &IndexArgs::default())?;
     if project.manifest.pyproject.requires_python.is_none() {

@@ -167,7 +167,7 @@ impl<'a> Inspected<'a> {
             lines.push(format!(
                 "  {:>9}  {:>9}  {}",
                 megabytes(Some(layer.size)),
-                megabytes(Some(layer.uncompressed)),
+                megabytes((layer.uncompressed > 0).then_some(layer.uncompressed)),
                 clean(&layer.title)
             ));
         }

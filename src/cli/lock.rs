@@ -61,6 +61,9 @@ pub struct Args {
     /// Take the base's newest packages (security updates), whatever the lock has
     #[arg(long)]
     upgrade_base: bool,
+    /// A registry, of the base's image, that is reached by plain http; may be given several times
+    #[arg(long = "insecure-registry", value_name = "HOST")]
+    insecure_registries: Vec<String>,
     /// Say how many MB each of the project's requirements brings to production
     #[arg(long)]
     explain_size: bool,
@@ -332,7 +335,14 @@ fn attach_base(manifest: &Manifest, args: &Args, lock: &mut Lock, session: &Sess
     } else {
         Upgrade::Keep
     };
-    match base::attach(session, manifest, &targets, lock, upgrade) {
+    match base::attach(
+        session,
+        manifest,
+        &targets,
+        lock,
+        upgrade,
+        &args.insecure_registries,
+    ) {
         Ok(()) => Ok(()),
         Err(failure) if failure.code() == 3 && !args.upgrade_base => {
             let why = failure.message().unwrap_or_default();

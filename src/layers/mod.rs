@@ -52,6 +52,8 @@ pub enum Origin {
     Made,
     /// The store had it.
     Stored,
+    /// Of the image `from` that everything stands on; the lock names its digest.
+    Base { from: String },
     /// From the image `from`, without its bytes. `vouched`: mlrails.sum has it, so that `from` is not believed in anything.
     Reused { from: String, vouched: bool },
 }

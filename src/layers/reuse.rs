@@ -106,6 +106,8 @@ pub struct Previous {
     repository: String,
     standing: Standing,
     claims: BTreeMap<Digest, Claim>,
+    /// Of all its layers.
+    digests: BTreeSet<Digest>,
     wheels: BTreeSet<Digest>,
 }
 
@@ -180,6 +182,7 @@ impl Previous {
             repository: reference.name(),
             standing,
             claims,
+            digests: image.layers.iter().map(|layer| layer.digest).collect(),
             wheels,
         }))
     }
@@ -187,6 +190,11 @@ impl Previous {
     /// Whether it holds all of `wheels`: what is in one image together was found apart when that was made.
     pub fn has_wheels(&self, wheels: &[Digest]) -> bool {
         wheels.iter().all(|wheel| self.wheels.contains(wheel))
+    }
+
+    /// The repository, where it holds the blob `digest`.
+    pub fn holds(&self, digest: &Digest) -> Option<&str> {
+        self.digests.contains(digest).then_some(&self.repository)
     }
 
     /// Whether it offers the layer `key`.

@@ -12,7 +12,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::digest::{Digest, Hashing};
-use crate::oci::image::LayerType;
 use crate::oci::{Layer, LayerBytes};
 
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +56,7 @@ fn apply(layer: &Layer, root: &Path) -> Result<(), UnpackError> {
         LayerBytes::Remote(_) => return Err(UnpackError::Elsewhere { title: title() }),
     };
     let mut hashed = Hashing::new(io::BufReader::with_capacity(256 << 10, blob));
-    let mut archive = tar::Archive::new(decoded(layer.media_type, &mut hashed).map_err(read)?);
+    let mut archive = tar::Archive::new(layer.media_type.decoded(&mut hashed).map_err(read)?);
     for entry in archive.entries().map_err(read)? {
         let mut entry = entry.map_err(read)?;
         let path = entry.path().map_err(read)?.into_owned();
@@ -142,14 +141,6 @@ fn apply(layer: &Layer, root: &Path) -> Result<(), UnpackError> {
     Ok(())
 }
 
-fn decoded<'a>(kind: LayerType, blob: &'a mut dyn Read) -> io::Result<Box<dyn Read + 'a>> {
-    Ok(match kind {
-        LayerType::Tar => Box::new(blob),
-        LayerType::Gzip => Box::new(flate2::read::MultiGzDecoder::new(blob)),
-        LayerType::Zstd => Box::new(ruzstd::decoding::StreamingDecoder::new(blob).map_err(io::Error::other)?),
-    })
-}
-
 /// `path` below `root`, if no part of it climbs out or passes through a symlink.
 fn inside(root: &Path, path: &Path) -> Result<PathBuf, &'static str> {
     let mut target = root.to_owned();
@@ -205,6 +196,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::oci::image::LayerType;
 
     fn layer(entries: &[(&str, tar::EntryType, &str)]) -> Layer {
         let mut builder = tar::Builder::new(Vec::new());

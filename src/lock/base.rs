@@ -83,7 +83,7 @@ impl Pool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Registry {
-    /// As the user wrote it, without a digest: `registry.example/python:3.12-slim`.
+    /// As the user wrote it: `registry.example/python:3.12-slim`.
     pub reference: String,
     /// The manifest's digest by OCI platform name.
     pub digests: BTreeMap<String, Digest>,

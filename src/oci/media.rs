@@ -2,6 +2,8 @@
 //!
 //! Sources: OCI image-spec "Media Types"; Docker "Image Manifest Version 2, Schema 2".
 
+use std::io::{self, Read};
+
 /// Media types of the OCI image-spec, "Media Types".
 pub mod media_type {
     pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -72,6 +74,15 @@ pub enum LayerType {
 }
 
 impl LayerType {
+    /// The tar in `blob`.
+    pub fn decoded<'a>(self, blob: &'a mut dyn Read) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Self::Tar => Box::new(blob),
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(blob)),
+            Self::Zstd => Box::new(ruzstd::decoding::StreamingDecoder::new(blob).map_err(io::Error::other)?),
+        })
+    }
+
     /// The OCI media type.
     pub fn oci(self) -> &'static str {
         match self {

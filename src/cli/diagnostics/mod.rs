@@ -2,6 +2,7 @@
 //!
 //! Each room's errors become a [`Failure`] in a file of the same name in this folder, by `impl From<RoomError>`.
 
+mod base_image;
 mod build;
 mod debian;
 mod destination;

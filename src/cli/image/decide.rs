@@ -50,7 +50,7 @@ pub enum Freshness {
 pub fn asked(args: &Args) -> Asked {
     Asked {
         platforms: args.platforms.clone(),
-        base: None,
+        base: args.base.clone(),
         python: None,
     }
 }
@@ -105,19 +105,14 @@ fn overridden(run: &RunRecord) -> Option<String> {
 }
 
 /// The lock, if it still answers for the project, with a base for these targets in it.
-pub fn locked(
-    project: &Project,
-    targets: &Targets,
-    frozen: bool,
-    session: &Session,
-) -> Result<Lock, Failure> {
+pub fn locked(project: &Project, targets: &Targets, args: &Args, session: &Session) -> Result<Lock, Failure> {
     let mut lock = super::super::lock::current(&project.manifest)?;
     let locked = lock.mlrails.base.as_ref().map(Base::from_table).transpose()?;
     let packages = base::packages(&project.manifest)?;
     if locked.is_some_and(|locked| base::fits(&locked, targets, &packages)) {
         return Ok(lock);
     }
-    if frozen {
+    if args.locked {
         return Err(Failure::new(format!(
             "{FILE_NAME} has no base for these platforms, and --locked forbids to choose one"
         ))
@@ -129,6 +124,7 @@ pub fn locked(
         targets,
         &mut lock,
         base::Upgrade::Keep,
+        &args.insecure_registries,
     )?;
     lock.write(&project.root().join(FILE_NAME))?;
     Ok(lock)

@@ -15,6 +15,7 @@ use crate::layers::reuse::{self, LABEL, VERSION_LABEL};
 use crate::layers::{MadeLayer, Origin, pipeline};
 use crate::lock::base::Base;
 use crate::oci::Platform;
+use crate::oci::media::Family;
 use crate::project::Project;
 
 /// `SOURCE_DATE_EPOCH` in seconds, else 0: the project's layers and the image's date.
@@ -34,7 +35,7 @@ pub fn epoch() -> Result<u64, Failure> {
 pub fn description(
     project: &Project,
     plan: &Plan,
-    layers: &[MadeLayer],
+    (layers, family): (&[MadeLayer], Family),
     freshness: Freshness,
 ) -> Result<Description, Failure> {
     let created = i64::try_from(epoch()?)
@@ -63,7 +64,15 @@ pub fn description(
     }
     let base = match &plan.base {
         Base::Debian(base) => format!("debian:{}", base.codename),
-        Base::Registry(base) => base.reference.clone(),
+        Base::Registry(base) => {
+            if let Some(digest) = base.digests.get(plan.platform.name()) {
+                labels.insert(
+                    "org.opencontainers.image.base.digest".to_owned(),
+                    digest.to_string(),
+                );
+            }
+            base.reference.clone()
+        }
     };
     labels.insert("org.opencontainers.image.base.name".to_owned(), base);
     let run = pipeline::shipped_run(project.root())?;
@@ -83,6 +92,7 @@ pub fn description(
     };
     Ok(Description {
         platform,
+        family,
         launch: plan.launch.clone(),
         labels,
         created,
@@ -107,7 +117,7 @@ pub fn summary(args: &Args, written: &Written, made: &[MadeLayer], took: Duratio
                 "uncompressed_size": made.uncompressed_size,
                 "made": made.origin == Origin::Made,
                 "reused_from": match &made.origin {
-                    Origin::Reused { from, .. } => Some(from),
+                    Origin::Reused { from, .. } | Origin::Base { from } => Some(from),
                     _ => None,
                 },
             })).collect::<Vec<_>>(),

@@ -74,7 +74,8 @@ pub fn layers(made: &[MadeLayer], args: &Args, session: &Session) {
             "  {:width$}  {:>9}  {:>9}  {}",
             layer.title,
             megabytes(Some(layer.layer.size)),
-            megabytes(Some(layer.uncompressed_size)),
+            // Of a base's layers that are not here, nobody says it.
+            megabytes((layer.uncompressed_size > 0).then_some(layer.uncompressed_size)),
             origin(layer, args)
         ));
     }
@@ -82,6 +83,7 @@ pub fn layers(made: &[MadeLayer], args: &Args, session: &Session) {
 
 fn origin(layer: &MadeLayer, args: &Args) -> String {
     match &layer.origin {
+        Origin::Base { from } => format!("of the base {from}, as the lock names it"),
         Origin::Stored => "from this machine's cache".to_owned(),
         Origin::Reused { from, vouched: true } => format!("reused from {from}, mlrails.sum vouches for it"),
         Origin::Reused { from, vouched: false } => format!("reused from {from}, unproven"),

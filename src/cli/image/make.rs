@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::decide::Plan;
 use super::previous::Network;
 use super::{Failure, Session, bytecode};
+use crate::base_image;
 use crate::cli::fetch;
 use crate::debian::BaseFiles;
 use crate::digest::Digest;
@@ -18,6 +19,9 @@ use crate::layers::sums::{Sum, Sums};
 use crate::layers::{self, Ingredients, MadeLayer, Origin, group, install, pipeline};
 use crate::lock::File;
 use crate::lock::base::Base;
+use crate::oci::manifest::MOST_LAYERS;
+use crate::oci::media::Family;
+use crate::oci::{Image, Layer, LayerBytes};
 use crate::project::Project;
 use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
@@ -56,9 +60,10 @@ fn keys(
     project: &Project,
     plan: &Plan,
     with_bytecode: bool,
-    files: Option<&BaseFiles<'_>>,
+    below: &Below<'_>,
     session: &Session,
 ) -> Result<Keys, Failure> {
+    let files = below.files();
     let included = &plan.production.included;
     let python = plan.production.target.python.minor_only();
     let items: Vec<group::Item<'_>> = included
@@ -69,7 +74,8 @@ fn keys(
         })
         .collect();
     // Each layer of wheels may have one of bytecode beside it.
-    let groups = group::group(&items, (BUDGET - OTHERS) / 2);
+    let budget = BUDGET.min(MOST_LAYERS.saturating_sub(below.layers()));
+    let groups = group::group(&items, budget.saturating_sub(OTHERS).max(2) / 2);
     let wheels = groups
         .iter()
         .map(|group| Recipe::new(python, group.iter().map(|index| included[*index].wheel.digest)).key())
@@ -93,6 +99,55 @@ fn keys(
     })
 }
 
+/// What all our layers stand on.
+enum Below<'a> {
+    Debian(BaseFiles<'a>),
+    /// An image of the registry's, and its name.
+    Registry(Box<Image>, &'a str),
+}
+
+impl<'a> Below<'a> {
+    fn new(
+        plan: &'a Plan,
+        store: &'a Store,
+        network: &Network<'_>,
+        session: &Session,
+    ) -> Result<Self, Failure> {
+        match &plan.base {
+            Base::Debian(debian) => Ok(Self::Debian(BaseFiles::new(store, debian, plan.platform.name()))),
+            Base::Registry(base) => {
+                let registry = network.registry()?;
+                let image = base_image::locked(&registry, store, base, plan.platform.name());
+                Ok(Self::Registry(
+                    Box::new(session.block_on(image)??),
+                    &base.reference,
+                ))
+            }
+        }
+    }
+
+    fn files(&self) -> Option<&BaseFiles<'a>> {
+        match self {
+            Self::Debian(files) => Some(files),
+            Self::Registry(..) => None,
+        }
+    }
+
+    fn layers(&self) -> usize {
+        match self {
+            Self::Debian(_) => 1,
+            Self::Registry(image, _) => image.layers.len(),
+        }
+    }
+
+    fn family(&self) -> Family {
+        match self {
+            Self::Debian(_) => Family::Oci,
+            Self::Registry(image, _) => image.family(),
+        }
+    }
+}
+
 /// Layers that need not be made.
 struct Past<'a> {
     store: &'a Store,
@@ -111,21 +166,18 @@ impl Past<'_> {
     }
 }
 
-/// All layers, each finished.
+/// All layers, each finished, and whose media types they are described with.
 pub fn layers(
     project: &Project,
     plan: &Plan,
     network: &Network<'_>,
     sums: &Sums,
     session: &Session,
-) -> Result<Vec<MadeLayer>, Failure> {
+) -> Result<(Vec<MadeLayer>, Family), Failure> {
     let python: PythonVersion = plan.production.target.python.minor_only();
     let store = session.store()?;
-    let files = match &plan.base {
-        Base::Debian(debian) => Some(BaseFiles::new(&store, debian, plan.platform.name())),
-        Base::Registry(_) => None,
-    };
-    let keys = keys(project, plan, network.with_bytecode(), files.as_ref(), session)?;
+    let below = Below::new(plan, &store, network, session)?;
+    let keys = keys(project, plan, network.with_bytecode(), &below, session)?;
     // First what is made in no time: a mistake there is told before anything is downloaded.
     let (environment, [record, code]) = (environment(plan, python, session)?, own(project, plan, session)?);
     let missing: Vec<Digest> = keys
@@ -148,8 +200,8 @@ pub fn layers(
     let values = values(project, plan, keys.values, &past)?;
     // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
     let (base, wheels, bytecode) = std::thread::scope(|threads| {
-        let base = threads.spawn(|| base(project, plan, files.as_ref(), &past, session));
-        let bytecode = threads.spawn(|| match &files {
+        let base = threads.spawn(|| base(project, &below, &past, session));
+        let bytecode = threads.spawn(|| match below.files() {
             Some(files) if !keys.bytecode.is_empty() => {
                 let found = keys.bytecode.iter().map(|part| past.layer(&part.key)).collect();
                 bytecode::layers(project, plan, (&keys.bytecode, found), files, session)
@@ -159,12 +211,12 @@ pub fn layers(
         let wheels = wheels(project, plan, &keys, &past, session);
         (joined(base), wheels, joined(bytecode))
     });
-    let mut made = vec![base?];
+    let mut made = base?;
     made.extend(wheels?);
     made.push(environment);
     made.extend(bytecode?);
     made.extend([values, record, code]);
-    Ok(made)
+    Ok((made, below.family()))
 }
 
 /// What a thread came to; its panic is this one's.
@@ -234,24 +286,44 @@ fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 
 
 fn base(
     project: &Project,
-    plan: &Plan,
-    files: Option<&BaseFiles<'_>>,
+    below: &Below<'_>,
     past: &Past<'_>,
     session: &Session,
-) -> Result<MadeLayer, Failure> {
-    match (&plan.base, files) {
-        (Base::Registry(base), _) => Err(Failure::new(format!(
-            "the base {} cannot be built on yet",
-            base.reference
-        ))),
-        (Base::Debian(_), None) => Err(Failure::new("the base has no files for this platform")),
-        (Base::Debian(debian), Some(files)) => {
-            if let Some(layer) = past.layer(&layers::base::key(debian, files.platform)?) {
-                return Ok(layer);
+) -> Result<Vec<MadeLayer>, Failure> {
+    match below {
+        Below::Registry(image, name) => Ok(image
+            .layers
+            .iter()
+            .map(|layer| of_base(layer, name, past))
+            .collect()),
+        Below::Debian(files) => {
+            if let Some(layer) = past.layer(&layers::base::key(files.base, files.platform)?) {
+                return Ok(vec![layer]);
             }
             fetch::base(&project.manifest, files, session)?;
-            Ok(layers::base::layer(files)?)
+            Ok(vec![layers::base::layer(files)?])
         }
+    }
+}
+
+/// A layer of the base `name`. Its digest is its name, so where an image that was read has it, it need not travel.
+fn of_base(layer: &Layer, name: &str, past: &Past<'_>) -> MadeLayer {
+    let mut layer = layer.clone();
+    if let LayerBytes::Remote(repositories) = &mut layer.bytes {
+        let holders = past
+            .previous
+            .iter()
+            .filter_map(|image| image.holds(&layer.digest));
+        repositories.extend(holders.map(str::to_owned));
+    }
+    MadeLayer {
+        key: None,
+        origin: Origin::Base {
+            from: name.to_owned(),
+        },
+        uncompressed_size: 0,
+        title: layer.title(),
+        layer,
     }
 }
 

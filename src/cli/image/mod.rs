@@ -55,6 +55,9 @@ pub struct Args {
     /// A platform such as linux/amd64; may be given several times
     #[arg(long = "platform", value_name = "P")]
     pub platforms: Vec<String>,
+    /// An image of a registry to stand on, instead of the base that the project asks for
+    #[arg(long, value_name = "REF")]
+    pub base: Option<String>,
     /// Refuse when the lock would have to change, or when a layer is not vouched for
     #[arg(long)]
     pub locked: bool,
@@ -89,7 +92,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let project = project::load(session.project_folder())?;
     let targets = targets::choose(&project.manifest, &decide::asked(&args))?;
     let fresh = decide::freshness(&project, args.allow_stale, session)?;
-    let lock = decide::locked(&project, &targets, args.locked, session)?;
+    let lock = decide::locked(&project, &targets, &args, session)?;
     let mut sums = Sums::read(project.root())?;
     let network = previous::Network::new(&args, &names, session)?;
     let mut images = Vec::new();
@@ -101,12 +104,12 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         if args.explain {
             explain::production(&project, &plan, session);
         }
-        let layers = make::layers(&project, &plan, &network, &sums, session)?;
+        let (layers, family) = make::layers(&project, &plan, &network, &sums, session)?;
         make::vouch(&layers, args.locked, &mut sums, session)?;
         if args.explain {
             explain::layers(&layers, &args, session);
         }
-        let description = describe::description(&project, &plan, &layers, fresh)?;
+        let description = describe::description(&project, &plan, (&layers, family), fresh)?;
         images.push(assemble(
             layers.iter().map(|made| made.layer.clone()).collect(),
             &description,
