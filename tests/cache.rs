@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use mlrails::layers::LayerError;
+use mlrails::layers::recipe::Form;
 use mlrails::store::Store;
 
 use crate::support::driver::Mlrails;
@@ -52,7 +53,12 @@ fn layers_are_made_again_from_wheels_that_stay() {
         .unwrap();
     let key = mlrails::digest::Digest::of(b"a recipe");
     let make =
-        || mlrails::layers::keyed_layer::<LayerError>(&store, key, 0, "values", || Ok(tree.clone())).unwrap();
+        || {
+            mlrails::layers::keyed_layer::<LayerError>(&store, (key, Form::Gzip), 0, "values", || {
+                Ok(tree.clone())
+            })
+            .unwrap()
+        };
     let made = make();
     assert_eq!(made.origin, mlrails::layers::Origin::Made);
     assert_eq!(make().origin, mlrails::layers::Origin::Stored);

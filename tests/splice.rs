@@ -6,6 +6,7 @@ use std::process::Command;
 
 use mlrails::deflate::BitWriter;
 use mlrails::digest::Digest;
+use mlrails::layers::recipe::Form;
 use mlrails::layers::splice::{SpliceError, Spliced, splice};
 use mlrails::python::archive::Method;
 use mlrails::python::wheel::{ContentCheck, Entry};
@@ -18,7 +19,7 @@ use crate::support::wheels::deflate;
 type Piece<'a> = (&'a [u8], Method, &'a [u8]);
 
 fn layer(pieces: &[Piece<'_>]) -> Result<(Spliced, Vec<u8>), SpliceError> {
-    splice(Vec::new(), 0, |splicer| {
+    splice(Vec::new(), Form::Gzip, 0, |splicer| {
         splicer.directory("opt", 0o755)?;
         for (index, (stream, method, content)) in pieces.iter().enumerate() {
             let entry = Entry {
@@ -274,7 +275,9 @@ fn a_writer_that_fails_is_an_error_and_no_hang() {
     }
     let noise = noise(8_000_000, 3);
     for room in [0, 1000, 3_000_000] {
-        let outcome = splice(Full(room), 0, |splicer| splicer.file("x", 0o644, &noise));
+        let outcome = splice(Full(room), Form::Gzip, 0, |splicer| {
+            splicer.file("x", 0o644, &noise)
+        });
         match outcome {
             Err(SpliceError::Write(error)) => assert_eq!(error.kind(), std::io::ErrorKind::StorageFull),
             Err(other) => panic!("{other}"),

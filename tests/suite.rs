@@ -15,6 +15,7 @@ mod docs_page;
 mod faults;
 mod floors;
 mod forks;
+mod forms;
 mod frame;
 mod freshness;
 mod graph;

@@ -50,6 +50,7 @@ pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
     // What `lock` and `image` would refuse later: platforms, Python, buildpacks, indexes.
     let targets = targets::choose(&project.manifest, &Asked::default())?;
     super::base::additions(&project.manifest)?;
+    super::image::decide::form(&project.manifest, None)?;
     super::indexes::locations(&project.manifest, &IndexArgs::default())?;
     if project.manifest.pyproject.requires_python.is_none() {
         session.printer().warn(&format!(

@@ -243,6 +243,9 @@ enum Raw<'a> {
 
 type Refusal = (Option<String>, String);
 
+/// The largest window of a `.zst`, as a power of two: what it takes to decode is allocated at once.
+const ZSTD_WINDOW: u32 = 27;
+
 /// Calls `visit` for each entry of a compressed tar, with its clean path (empty for the root itself).
 fn walk(
     form: &str,
@@ -254,10 +257,11 @@ fn walk(
     let mut decoder: Box<dyn Read + '_> = match form {
         ".xz" => Box::new(lzma_rust2::XzReader::new_mem_limit(bytes, false, XZ_MEMORY_KIB)),
         ".gz" => Box::new(flate2::read::GzDecoder::new(bytes)),
-        ".zst" => Box::new(
-            ruzstd::decoding::StreamingDecoder::new_with_max_window_size(bytes, 128 << 20)
-                .map_err(|error| (None, format!("it cannot be decompressed: {error}")))?,
-        ),
+        ".zst" => {
+            let mut decoder = zstd::Decoder::with_buffer(bytes).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW).map_err(broken)?;
+            Box::new(decoder)
+        }
         _ => Box::new(bytes),
     };
     let mut bounded = Bounded::new(&mut decoder, limit, "it grows beyond what a package may");

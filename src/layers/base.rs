@@ -5,6 +5,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use super::kept::{KeepError, Kept};
+use super::recipe::Form;
 use super::{LayerError, MadeLayer, keyed_layer};
 use crate::debian::rootfs::{self, LAYOUT};
 use crate::debian::{self, BaseFiles, DebianError, Rootfs};
@@ -28,12 +29,12 @@ pub enum BaseError {
 /// The store's bucket of bases that were decoded and encoded.
 pub(super) const RECORD: &str = "base-1";
 
-/// The base's layer; made if the store does not have it. Its packages must be in the store.
-pub fn layer(files: &BaseFiles<'_>) -> Result<MadeLayer, BaseError> {
+/// The base's layer in `form`; made if the store does not have it. Its packages must be in the store.
+pub fn layer(files: &BaseFiles<'_>, form: Form) -> Result<MadeLayer, BaseError> {
     let base = files.base;
     let title = format!("Debian {} with Python {}", base.codename, base.python);
     let key = key(base, files.platform)?;
-    keyed_layer(files.store, key, 0, &title, || {
+    keyed_layer(files.store, (form.key(key), form), 0, &title, || {
         if let Some(tree) = stored(files.store, &key)? {
             return Ok(tree);
         }

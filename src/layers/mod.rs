@@ -29,7 +29,7 @@ use crate::reporter::{Reporter, Unit};
 use crate::store::{Store, StoreError};
 use crate::tree::{EXECUTABLE, Node, PLAIN, Source, Tree};
 use install::{Content, InstallError, Placed, Scheme};
-use recipe::Recipe;
+use recipe::{Form, Part, Recipe};
 use splice::{SpliceError, Splicer, splice};
 
 /// A layer with what is known of its making.
@@ -146,6 +146,22 @@ impl<'a> Ingredients<'a> {
             wheels,
         }
     }
+
+    /// The same, for a layer of another form.
+    pub fn in_form(self, form: Form) -> Self {
+        Self {
+            recipe: self.recipe.in_form(form),
+            ..self
+        }
+    }
+
+    /// The same, for one of several layers.
+    pub fn in_part(self, part: Option<Part>) -> Self {
+        Self {
+            recipe: self.recipe.in_part(part),
+            ..self
+        }
+    }
 }
 
 /// What the store keeps of a layer that was made.
@@ -156,6 +172,12 @@ struct LayerRecord {
     size: u64,
     uncompressed_size: u64,
     title: String,
+    #[serde(default, skip_serializing_if = "is_gzip")]
+    media_type: LayerType,
+}
+
+fn is_gzip(kind: &LayerType) -> bool {
+    *kind == LayerType::Gzip
 }
 
 /// The layer that the store has for `key`, if it has one, blob and all.
@@ -212,7 +234,7 @@ impl LayerRecord {
         MadeLayer {
             key,
             layer: Layer {
-                media_type: LayerType::Gzip,
+                media_type: self.media_type,
                 digest: self.digest,
                 size: self.size,
                 diff_id: self.diff_id,
@@ -269,7 +291,10 @@ pub fn layer_from_wheels(
     if let Some(layer) = stored_layer(store, &key) {
         return Ok(layer);
     }
-    let title = title(&ingredients.wheels);
+    let mut title = title(&ingredients.wheels);
+    if let Some(Part { index, of }) = ingredients.recipe.part {
+        title = format!("{title}, part {} of {of}", index + 1);
+    }
     let total = ingredients.wheels.iter().map(|wheel| wheel.expanded_size()).sum();
     let task = reporter.start(&format!("layer {title}"), Unit::Bytes, Some(total));
     let outcome = make(store, ingredients, title, &|count| reporter.advance(task, count));
@@ -304,7 +329,10 @@ fn make(
     let scheme = Scheme::image(ingredients.recipe.python);
     let mut opened = Vec::with_capacity(ingredients.wheels.len());
     for wheel in &ingredients.wheels {
-        let (file, placed) = placed(store, wheel, &scheme)?;
+        let (file, mut placed) = placed(store, wheel, &scheme)?;
+        if let Some(part) = ingredients.recipe.part {
+            placed = within(part, wheel, placed);
+        }
         opened.push(Opened {
             wheel,
             file,
@@ -314,7 +342,8 @@ fn make(
     }
     let prefix = &ingredients.recipe.prefix;
     let mut all = false;
-    let outcome = splice(store.writer()?, 0, |splicer| {
+    let form = ingredients.recipe.form;
+    let outcome = splice(store.writer()?, form, 0, |splicer| {
         all = fill(splicer, prefix, &opened, done)?;
         Ok(())
     });
@@ -328,7 +357,7 @@ fn make(
     let (digest, size) = writer.commit()?;
     for wheel in opened
         .iter()
-        .filter(|one| all && !one.proven)
+        .filter(|one| all && ingredients.recipe.part.is_none() && !one.proven)
         .map(|one| one.wheel)
     {
         store.keep_record(PROVEN_RECORD, &wheel.digest.hex(), &true)?;
@@ -339,7 +368,33 @@ fn make(
         size,
         uncompressed_size: spliced.tar_size,
         title,
+        media_type: form.layer_type(),
     })
+}
+
+/// Those of `placed` that are in `part`: by path, so that what belongs together stays together, and about as heavy as the others.
+fn within(part: Part, wheel: &Wheel, placed: Vec<Placed>) -> Vec<Placed> {
+    let weight = |one: &Placed| match one.content {
+        Content::Bytes(_) => one.size,
+        Content::Entry(index) => wheel.entries[index].compressed_size,
+    };
+    let total: u64 = placed.iter().map(&weight).sum::<u64>().max(1);
+    let mut order: Vec<usize> = (0..placed.len()).collect();
+    order.sort_by(|one, other| placed[*one].path.cmp(&placed[*other].path));
+    let mut before = 0;
+    let mut inside = vec![false; placed.len()];
+    for index in order {
+        let weight = weight(&placed[index]);
+        // Where its middle lies decides; a weight of 2^60 bytes would still not overflow.
+        let middle = u128::from(2 * before + weight) * u128::from(part.of) / (2 * u128::from(total));
+        inside[index] = middle.min(u128::from(part.of - 1)) == u128::from(part.index);
+        before += weight;
+    }
+    let mut inside = inside.into_iter();
+    placed
+        .into_iter()
+        .filter(|_| inside.next() == Some(true))
+        .collect()
 }
 
 /// An entry that is not what was promised: is the wheel so, or has the cache's copy changed since it was validated?
@@ -444,10 +499,10 @@ pub fn refuse_collisions(
     Ok(store.keep_record(COLLISION_RECORD, &key, &true)?)
 }
 
-/// The layer that `key` names: from the store, else made from the tree that `tree` gives and kept under that key.
+/// The layer that `key` names in `form`: from the store, else made from the tree that `tree` gives and kept under that key.
 pub fn keyed_layer<E: From<LayerError>>(
     store: &Store,
-    key: Digest,
+    (key, form): (Digest, Form),
     mtime: u64,
     title: &str,
     tree: impl FnOnce() -> Result<Tree, E>,
@@ -459,7 +514,7 @@ pub fn keyed_layer<E: From<LayerError>>(
     if let Some(layer) = stored_layer(store, &key) {
         return Ok(layer);
     }
-    let record = tree_record(store, &tree()?, mtime, title)?;
+    let record = tree_record(store, &tree()?, form, mtime, title)?;
     store
         .keep_record(LAYER_RECORD, &key.to_string(), &record)
         .map_err(LayerError::from)?;
@@ -468,13 +523,19 @@ pub fn keyed_layer<E: From<LayerError>>(
 
 /// A layer that holds `tree`, every time `mtime` (seconds since 1970); `title` says what it is. Its blob is in the store. A tree that is
 /// in memory is remembered by its content: it is not compressed twice.
-pub fn layer_from_tree(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<MadeLayer, LayerError> {
-    let key = content_key(tree, mtime).map(|key| key.to_string());
+pub fn layer_from_tree(
+    store: &Store,
+    tree: &Tree,
+    form: Form,
+    mtime: u64,
+    title: &str,
+) -> Result<MadeLayer, LayerError> {
+    let key = content_key(tree, mtime).map(|key| form.key(key).to_string());
     let known = |key: &String| stored(store, key).filter(|record| record.title == title);
     if let Some(record) = key.as_ref().and_then(known) {
         return Ok(record.into_layer(store, None, Origin::Stored));
     }
-    let record = tree_record(store, tree, mtime, title)?;
+    let record = tree_record(store, tree, form, mtime, title)?;
     if let Some(key) = key {
         store.keep_record(LAYER_RECORD, &key, &record)?;
     }
@@ -501,8 +562,14 @@ fn content_key(tree: &Tree, mtime: u64) -> Option<Digest> {
     Some(hasher.finish())
 }
 
-fn tree_record(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<LayerRecord, LayerError> {
-    let (spliced, writer) = splice(store.writer()?, mtime, |splicer| {
+fn tree_record(
+    store: &Store,
+    tree: &Tree,
+    form: Form,
+    mtime: u64,
+    title: &str,
+) -> Result<LayerRecord, LayerError> {
+    let (spliced, writer) = splice(store.writer()?, form, mtime, |splicer| {
         for (path, node) in tree.iter() {
             match node {
                 Node::Directory { mode } => splicer.directory(path, *mode)?,
@@ -519,5 +586,6 @@ fn tree_record(store: &Store, tree: &Tree, mtime: u64, title: &str) -> Result<La
         size,
         uncompressed_size: spliced.tar_size,
         title: title.to_owned(),
+        media_type: form.layer_type(),
     })
 }

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::recipe::Form;
 use super::sums::{Sum, Sums};
 use super::{MadeLayer, Origin};
 use crate::digest::Digest;
-use crate::oci::image::LayerType;
 use crate::oci::{Image, Layer, LayerBytes, Reference};
 use crate::plan::Launch;
 
@@ -203,8 +203,8 @@ impl Previous {
     }
 }
 
-/// The layer `key` of the first of `images` that has it and may be believed.
-pub fn layer(images: &[Previous], key: &Digest, sums: &Sums) -> Option<MadeLayer> {
+/// The layer `key`, which is of `form`, of the first of `images` that has it and may be believed.
+pub fn layer(images: &[Previous], key: &Digest, form: Form, sums: &Sums) -> Option<MadeLayer> {
     let vouched = sums.vouched(key);
     let usable = |image: &&Previous| {
         image.claims.contains_key(key) && (vouched.is_some() || image.standing == Standing::Target)
@@ -224,28 +224,29 @@ pub fn layer(images: &[Previous], key: &Digest, sums: &Sums) -> Option<MadeLayer
         from: first.reference.clone(),
         vouched: vouched.is_some(),
     };
-    Some(remote(*key, sum, repositories.collect(), origin))
+    Some(remote(*key, form, sum, repositories.collect(), origin))
 }
 
 /// The layer `key` that `mlrails.sum` vouches for, whose blob was found in `repository` though no image that was read has it.
-pub fn found(key: &Digest, sums: &Sums, repository: &Reference) -> Option<MadeLayer> {
+pub fn found(key: &Digest, form: Form, sums: &Sums, repository: &Reference) -> Option<MadeLayer> {
     let origin = Origin::Reused {
         from: repository.name(),
         vouched: true,
     };
     Some(remote(
         *key,
+        form,
         sums.vouched(key)?.clone(),
         vec![repository.name()],
         origin,
     ))
 }
 
-fn remote(key: Digest, sum: Sum, repositories: Vec<String>, origin: Origin) -> MadeLayer {
+fn remote(key: Digest, form: Form, sum: Sum, repositories: Vec<String>, origin: Origin) -> MadeLayer {
     MadeLayer {
         key: Some(key),
         layer: Layer {
-            media_type: LayerType::Gzip,
+            media_type: form.layer_type(),
             digest: sum.digest,
             size: sum.size,
             diff_id: sum.diff_id,

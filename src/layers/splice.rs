@@ -6,22 +6,25 @@
 //! deflated. What stands between entries (tar headers, padding, generated files) is encoded by `deflate`, never by a library.
 //! docs/decisions/splice.md has the reasons and figures.
 //!
-//! It takes entries and bytes in the order of the tar, and gives the gzip to a writer, a diff_id and sizes. Memory is a few
+//! It takes entries and bytes in the order of the tar, and gives the layer to a writer, a diff_id and sizes. Memory is a few
 //! fixed buffers, whatever the layer's size. It does not know where files are installed.
 //!
 //! Sources: RFC 1951 (deflate), RFC 1952 (gzip).
 
 mod blocks;
+mod sink;
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::deflate::{BitWriter, Encoder};
 use crate::digest::{Digest, Hasher};
+use crate::layers::recipe::Form;
 use crate::python::archive::{Method, ReadAt};
 use crate::python::wheel::{ContentCheck, ContentError, Entry};
 use crate::tree::{Packed, tar};
 use blocks::Blocks;
+use sink::Sink;
 
 /// What a spliced layer is, besides the bytes that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +60,19 @@ const DEPTH: usize = 8;
 /// gzip's header without name, time or system: nothing of the machine gets in (RFC 1952 section 2.3).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// Writes one layer to `out`: what `fill` puts into the tar, in that order, with every time `mtime`.
+/// Writes one layer to `out`, in `form`: what `fill` puts into the tar, in that order, with every time `mtime`.
 ///
 /// Inflating and checking are this thread's; hashing the tar and writing the gzip are another's.
 pub fn splice<W: Write + Send>(
     out: W,
+    form: Form,
     mtime: u64,
     fill: impl FnOnce(&mut Splicer) -> Result<(), SpliceError>,
 ) -> Result<(Spliced, W), SpliceError> {
     std::thread::scope(|scope| {
         let (pieces, incoming) = sync_channel(DEPTH);
         let (spent, buffers) = sync_channel(DEPTH + 2);
-        let writer = scope.spawn(move || receive(out, &incoming, &spent));
+        let writer = scope.spawn(move || receive(out, form, &incoming, &spent));
         let filled = Splicer::new(mtime, pieces, buffers).and_then(|mut splicer| {
             fill(&mut splicer)?;
             splicer.finish()
@@ -92,21 +96,24 @@ enum Piece {
     Gzip(Vec<u8>),
 }
 
-/// Hashes the tar and writes the gzip until the other side is done.
+/// Hashes the tar and writes the layer until the other side is done.
 fn receive<W: Write>(
-    mut out: W,
+    out: W,
+    form: Form,
     incoming: &Receiver<Piece>,
     spent: &SyncSender<Vec<u8>>,
 ) -> io::Result<(Digest, W)> {
     let mut tar = Hasher::new();
+    let mut sink = Sink::new(out, form)?;
     for piece in incoming {
         let mut buffer = match piece {
             Piece::Tar(bytes) => {
                 tar.update(&bytes);
+                sink.tar(&bytes)?;
                 bytes
             }
             Piece::Gzip(bytes) => {
-                out.write_all(&bytes)?;
+                sink.gzip(&bytes)?;
                 bytes
             }
         };
@@ -114,7 +121,7 @@ fn receive<W: Write>(
         // Nobody waits for it: an allocation is all that is lost.
         let _: Result<(), TrySendError<_>> = spent.try_send(buffer);
     }
-    Ok((tar.finish(), out))
+    Ok((tar.finish(), sink.finish()?))
 }
 
 /// Takes the contents of one layer, in the order of its tar.

@@ -4,6 +4,8 @@
 
 use std::io::{self, Read};
 
+use serde::{Deserialize, Serialize};
+
 /// Media types of the OCI image-spec, "Media Types".
 pub mod media_type {
     pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -66,9 +68,11 @@ impl Family {
 }
 
 /// The compression of a layer. The media type's family (OCI or Docker) is the image's, never the layer's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerType {
     Tar,
+    #[default]
     Gzip,
     Zstd,
 }
@@ -79,7 +83,7 @@ impl LayerType {
         Ok(match self {
             Self::Tar => Box::new(blob),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(blob)),
-            Self::Zstd => Box::new(ruzstd::decoding::StreamingDecoder::new(blob).map_err(io::Error::other)?),
+            Self::Zstd => Box::new(zstd::Decoder::new(blob)?),
         })
     }
 

@@ -38,6 +38,10 @@ pub struct ImageConfig {
     pub buildpacks: Option<Placed<String>>,
     /// Where Debian's archive is fetched from, instead of the machine's own mirror.
     pub debian_mirror: Option<Placed<String>>,
+    /// How layers are compressed: `gzip`, `zstd`, `zstd:19`.
+    pub compression: Option<Placed<String>>,
+    /// From what size on a wheel is divided among several layers, in bytes.
+    pub max_layer_size: Option<u64>,
     /// Debian packages that the base gets besides what every base has: `libgomp1`.
     pub packages: Vec<Placed<String>>,
 }
@@ -94,6 +98,8 @@ pub const KEYS: &[&str] = &[
     "image.accelerator",
     "image.buildpacks",
     "image.debian-mirror",
+    "image.compression",
+    "image.max-layer-size",
     "image.packages",
     "dependencies.keep",
     "golden.rows",
@@ -103,6 +109,40 @@ pub const KEYS: &[&str] = &[
     "serve.accelerate",
     "data.url",
 ];
+
+/// A number of bytes with its unit: `"500 MB"`, `"2 GiB"`. A megabyte at least.
+fn size(table: &Table<'_>, key: &'static str, mistakes: &mut Vec<Mistake>) -> Option<u64> {
+    let text = table.string(key, mistakes)?;
+    let parsed = bytes(&text.value).filter(|size| *size >= 1_000_000);
+    if parsed.is_none() {
+        let what = format!("`{key}` must be a size of 1 MB or more, such as \"2 GiB\" or \"500 MB\"");
+        mistakes.push(Mistake::new(Rule::InvalidValue { what }).at(text.place.clone()));
+    }
+    parsed
+}
+
+/// `2 GiB`, `1.5GB`, `800 MB` in bytes.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit: f64 = match unit.trim() {
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        "TiB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        "B" => 1.0,
+        _ => return None,
+    };
+    let size = number.parse::<f64>().ok()? * unit;
+    (size.is_finite() && size < 1e18).then_some(size as u64)
+}
 
 /// The most golden rows: they are committed with the project.
 const MOST_ROWS: i64 = 1000;
@@ -122,6 +162,8 @@ pub fn read(root: &Table<'_>, prefix: &str, folder: &Path, mistakes: &mut Vec<Mi
             accelerator: image.string("accelerator", mistakes),
             buildpacks: image.string("buildpacks", mistakes),
             debian_mirror: image.string("debian-mirror", mistakes),
+            compression: image.string("compression", mistakes),
+            max_layer_size: size(&image, "max-layer-size", mistakes),
             packages: image.strings("packages", mistakes),
         };
         for path in config.image.include.iter().chain(&config.image.buildpacks) {

@@ -149,6 +149,13 @@ pub enum RegistryError {
     Corrupt { title: String, expected: Digest },
     #[error("cannot read {title}")]
     Read { title: String, source: std::io::Error },
+    #[error("{title} has {size} bytes, and {registry} takes {limit} at most")]
+    TooLarge {
+        registry: String,
+        title: String,
+        size: u64,
+        limit: u64,
+    },
     #[error("{reference} names a digest: a push names a tag")]
     Target { reference: String },
 }

@@ -11,6 +11,7 @@ use super::upload::{Begun, Blob, Place, upload};
 use super::{Registry, RegistryError};
 use crate::digest::Digest;
 use crate::http::{HttpError, Method, Request, StatusCode};
+use crate::oci::manifest::LARGEST_MANIFEST;
 use crate::oci::{Layer, LayerBytes, Publishable, Reference};
 use crate::reporter::Reporter;
 use crate::store::Store;
@@ -61,6 +62,7 @@ impl Registry {
                 reference: target.to_string(),
             });
         }
+        within_limits(target, image)?;
         let host = self.host(target)?;
         let place = Place {
             client: self.client(),
@@ -155,6 +157,38 @@ impl Registry {
         upload(place, blob, &content, opened, reporter).await?;
         Ok(Done::Sent)
     }
+}
+
+/// Registries that are known to take no larger layer, by their host's ending, in bytes. What is too large is told before
+/// anything is sent; what is not here says so itself.
+const LARGEST_LAYERS: [(&str, u64); 2] = [("ghcr.io", 10_000_000_000), (".amazonaws.com", 52_000_000_000)];
+
+fn within_limits(target: &Reference, image: &Publishable) -> Result<(), RegistryError> {
+    let host = target.registry();
+    let limit = LARGEST_LAYERS.iter().find(|(ending, _)| host.ends_with(ending));
+    for layer in image.layers() {
+        if let Some((_, limit)) = limit
+            && layer.size > *limit
+        {
+            return Err(RegistryError::TooLarge {
+                registry: host.to_owned(),
+                title: layer.title(),
+                size: layer.size,
+                limit: *limit,
+            });
+        }
+    }
+    for one in image.images() {
+        if one.manifest.len() as u64 > LARGEST_MANIFEST {
+            return Err(RegistryError::TooLarge {
+                registry: host.to_owned(),
+                title: format!("the manifest of {}", one.platform),
+                size: one.manifest.len() as u64,
+                limit: LARGEST_MANIFEST,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// All that an image consists of, each once, the largest first: a large blob that starts last is waited for alone.

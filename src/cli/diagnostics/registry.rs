@@ -47,6 +47,7 @@ impl From<RegistryError> for Failure {
             RegistryError::Mismatch { .. } => {
                 failure.hint("the registry or a proxy changes it on the way: do not use it")
             }
+            RegistryError::TooLarge { .. } => failure.hint("`[image] max-layer-size` divides a wheel among several layers"),
             RegistryError::Realm { .. } => failure.hint("a registry of your own on plain http needs `--insecure-registry HOST`"),
             _ => failure,
         }

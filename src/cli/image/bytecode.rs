@@ -43,7 +43,7 @@ pub fn parts(
     let python = plan.production.target.python.minor_only();
     let wanted = Wanted::of(project);
     let mut parts = vec![Part {
-        key: own_key(interpreter, python),
+        key: plan.form.key(own_key(interpreter, python)),
         title: "bytecode of the standard library and the runtime".to_owned(),
         wheels: None,
         wanted: Wanted(Some(BTreeSet::new())),
@@ -64,7 +64,7 @@ pub fn parts(
             count => format!("bytecode of {first} and {} more", count - 1),
         };
         parts.push(Part {
-            key: wheels_key(interpreter, python, &members, &wanted),
+            key: plan.form.key(wheels_key(interpreter, python, &members, &wanted)),
             title,
             wheels: Some(group.clone()),
             wanted,
@@ -148,7 +148,7 @@ pub fn layers(
             Some(layer) => layer,
             None => {
                 let tree = trees.remove(&index).unwrap_or_default();
-                keyed_layer::<Failure>(store, part.key, 0, &part.title, || Ok(tree))?
+                keyed_layer::<Failure>(store, (part.key, plan.form), 0, &part.title, || Ok(tree))?
             }
         });
     }

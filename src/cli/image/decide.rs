@@ -4,6 +4,7 @@ use uv_normalize::PackageName;
 
 use super::{Args, Failure, Session, base};
 use crate::cli::build::{self, BuildArgs};
+use crate::layers::recipe::{Form, UnknownForm};
 use crate::lock::base::Base;
 use crate::lock::{FILE_NAME, Lock};
 use crate::plan::{Launch, PlanError, Production, Reason, Roots, production};
@@ -12,7 +13,7 @@ use crate::project::source::cut::Request;
 use crate::project::source::distributions::Distributions;
 use crate::project::source::imports::Closure;
 use crate::project::values::{self, Needs};
-use crate::project::{Mistakes, Project, record};
+use crate::project::{Manifest, Mistakes, Project, record};
 use crate::python::target::{Platform, Target};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::buildpack::Facts;
@@ -21,6 +22,10 @@ use crate::targets::{self, Asked, Targets};
 /// Everything that is decided for one platform.
 pub struct Plan {
     pub platform: Platform,
+    /// How layers are compressed.
+    pub form: Form,
+    /// About the most that one layer of wheels weighs, in bytes.
+    pub max_layer_size: u64,
     pub base: Base,
     pub production: Production,
     pub launch: Launch,
@@ -130,12 +135,30 @@ pub fn locked(project: &Project, targets: &Targets, args: &Args, session: &Sessi
     Ok(lock)
 }
 
+/// What every registry and engine is known to take.
+const MAX_LAYER_SIZE: u64 = 2 << 30;
+
+/// How layers are compressed: what the command line says, else what the project says, else gzip.
+pub fn form(manifest: &Manifest, asked: Option<&str>) -> Result<Form, Failure> {
+    let wrong = |source: &str, error| Failure::usage(format!("{source}: {error}"));
+    match (asked, &manifest.config.image.compression) {
+        (Some(text), _) => text
+            .parse()
+            .map_err(|error: UnknownForm| wrong("--compression", error)),
+        (None, Some(text)) => {
+            let parsed = text.value.parse();
+            parsed.map_err(|error: UnknownForm| Failure::new(format!("[image] compression: {error}")))
+        }
+        (None, None) => Ok(Form::default()),
+    }
+}
+
 /// What goes in for one platform, and how it starts.
 pub fn plan(
     project: &Project,
     lock: &Lock,
     platform: Platform,
-    builds: &BuildArgs,
+    args: &Args,
     session: &Session,
 ) -> Result<Plan, Failure> {
     let base = match &lock.mlrails.base {
@@ -145,7 +168,7 @@ pub fn plan(
     let target = targets::target(platform, base.python(), base.glibc()).ok_or_else(|| {
         Failure::new("the locked base names no Python or C library that wheels could be chosen for")
     })?;
-    let reached = reached(project, lock, &target, &REQUIREMENTS, builds, session)?;
+    let reached = reached(project, lock, &target, &REQUIREMENTS, &args.build, session)?;
     let included = reached.production.included.iter();
     let formats = reached
         .frozen
@@ -160,6 +183,13 @@ pub fn plan(
     let launch = Launch::serving(&base::applying(&project.manifest, &facts)?.environment);
     Ok(Plan {
         platform,
+        form: form(&project.manifest, args.compression.as_deref())?,
+        max_layer_size: project
+            .manifest
+            .config
+            .image
+            .max_layer_size
+            .unwrap_or(MAX_LAYER_SIZE),
         base,
         production: reached.production,
         launch,

@@ -13,7 +13,7 @@ use crate::cli::fetch;
 use crate::debian::BaseFiles;
 use crate::digest::Digest;
 use crate::layers::pipeline::PipelineError;
-use crate::layers::recipe::{PREFIX, Recipe};
+use crate::layers::recipe::{Form, PREFIX, Part, Recipe};
 use crate::layers::reuse::{self, Previous};
 use crate::layers::sums::{Sum, Sums};
 use crate::layers::{self, Ingredients, MadeLayer, Origin, group, install, pipeline};
@@ -40,9 +40,16 @@ struct Keys {
     base: Option<Digest>,
     /// Of the plan's distributions, one layer each.
     groups: Vec<Vec<usize>>,
-    wheels: Vec<Digest>,
+    wheels: Vec<WheelsKey>,
     bytecode: Vec<bytecode::Part>,
     values: Digest,
+}
+
+/// A layer of wheels: of which group, the whole of it or a part.
+struct WheelsKey {
+    key: Digest,
+    group: usize,
+    part: Option<Part>,
 }
 
 impl Keys {
@@ -50,7 +57,7 @@ impl Keys {
         let bytecode = self.bytecode.iter().map(|part| &part.key);
         self.base
             .iter()
-            .chain(&self.wheels)
+            .chain(self.wheels.iter().map(|one| &one.key))
             .chain(bytecode)
             .chain([&self.values])
     }
@@ -78,7 +85,21 @@ fn keys(
     let groups = group::group(&items, budget.saturating_sub(OTHERS).max(2) / 2);
     let wheels = groups
         .iter()
-        .map(|group| Recipe::new(python, group.iter().map(|index| included[*index].wheel.digest)).key())
+        .enumerate()
+        .flat_map(|(number, group)| {
+            let wheels = group.iter().map(|index| included[*index].wheel.digest);
+            let recipe = Recipe::new(python, wheels).in_form(plan.form);
+            // Only a wheel that is alone is divided: the tail's are small.
+            let parts = match &group[..] {
+                [one] => Part::all(items[*one].size, plan.max_layer_size),
+                _ => vec![None],
+            };
+            parts.into_iter().map(move |part| WheelsKey {
+                key: recipe.clone().in_part(part).key(),
+                group: number,
+                part,
+            })
+        })
         .collect();
     let bytecode = match with_bytecode {
         true => bytecode::parts(project, plan, &groups, files).unwrap_or_else(|why| {
@@ -89,13 +110,18 @@ fn keys(
     };
     let base = files
         .map(|files| layers::base::key(files.base, files.platform))
-        .transpose()?;
+        .transpose()?
+        .map(|key| plan.form.key(key));
     Ok(Keys {
         base,
         groups,
         wheels,
         bytecode,
-        values: pipeline::values_key(&plan.files, &plan.frozen, super::describe::epoch()?),
+        values: plan.form.key(pipeline::values_key(
+            &plan.files,
+            &plan.frozen,
+            super::describe::epoch()?,
+        )),
     })
 }
 
@@ -151,6 +177,7 @@ impl<'a> Below<'a> {
 /// Layers that need not be made.
 struct Past<'a> {
     store: &'a Store,
+    form: Form,
     previous: Vec<Previous>,
     /// In a registry, and in no image that was read.
     kept: BTreeMap<Digest, MadeLayer>,
@@ -161,7 +188,7 @@ impl Past<'_> {
     /// This machine's own copy first: it needs no network.
     fn layer(&self, key: &Digest) -> Option<MadeLayer> {
         layers::stored_layer(self.store, key)
-            .or_else(|| reuse::layer(&self.previous, key, self.sums))
+            .or_else(|| reuse::layer(&self.previous, key, self.form, self.sums))
             .or_else(|| self.kept.get(key).cloned())
     }
 }
@@ -187,6 +214,7 @@ pub fn layers(
         .collect();
     let mut past = Past {
         store: &store,
+        form: plan.form,
         previous: Vec::new(),
         kept: BTreeMap::new(),
         sums,
@@ -195,7 +223,7 @@ pub fn layers(
         past.previous = network.previous(project, plan, sums)?;
         let offered = |key: &&Digest| past.previous.iter().any(|image| image.has(key));
         let elsewhere = missing.iter().filter(|key| !offered(key));
-        past.kept = network.kept(elsewhere, sums)?.into_iter().collect();
+        past.kept = network.kept(elsewhere, plan.form, sums)?.into_iter().collect();
     }
     let values = values(project, plan, keys.values, &past)?;
     // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
@@ -235,6 +263,7 @@ fn environment(plan: &Plan, python: PythonVersion, session: &Session) -> Result<
     Ok(layers::layer_from_tree(
         &store,
         &tree,
+        plan.form,
         0,
         "environment and serving runtime",
     )?)
@@ -256,7 +285,7 @@ fn values(project: &Project, plan: &Plan, key: Digest, past: &Past<'_>) -> Resul
         (Ok(()), Some(layer)) => Ok(layer),
         (Ok(()), None) => {
             let epoch = super::describe::epoch()?;
-            layers::keyed_layer(past.store, key, epoch, "trained values", || {
+            layers::keyed_layer(past.store, (key, plan.form), epoch, "trained values", || {
                 Ok(pipeline::values(project.root(), &plan.files, &plan.frozen)?)
             })
         }
@@ -270,6 +299,7 @@ fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 
     let record = layers::layer_from_tree(
         &store,
         &pipeline::run_record(project.root())?,
+        plan.form,
         epoch,
         "record of the run",
     )?;
@@ -280,7 +310,7 @@ fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 
     for (path, bytes) in render::files(&app, "artifacts") {
         code.insert_file(&format!("{}/{path}", pipeline::APP), bytes, PLAIN)?;
     }
-    let code = layers::layer_from_tree(&store, &code, epoch, "project code")?;
+    let code = layers::layer_from_tree(&store, &code, plan.form, epoch, "project code")?;
     Ok([record, code])
 }
 
@@ -297,11 +327,11 @@ fn base(
             .map(|layer| of_base(layer, name, past))
             .collect()),
         Below::Debian(files) => {
-            if let Some(layer) = past.layer(&layers::base::key(files.base, files.platform)?) {
+            if let Some(layer) = past.layer(&past.form.key(layers::base::key(files.base, files.platform)?)) {
                 return Ok(vec![layer]);
             }
             fetch::base(&project.manifest, files, session)?;
-            Ok(vec![layers::base::layer(files)?])
+            Ok(vec![layers::base::layer(files, past.form)?])
         }
     }
 }
@@ -338,7 +368,7 @@ fn wheels(
     let (store, reporter) = (past.store, session.reporter());
     let python = plan.production.target.python.minor_only();
     let included = &plan.production.included;
-    let found: Vec<Option<MadeLayer>> = keys.wheels.iter().map(|key| past.layer(key)).collect();
+    let found: Vec<Option<MadeLayer>> = keys.wheels.iter().map(|one| past.layer(&one.key)).collect();
     let all: Vec<Digest> = included.iter().map(|one| one.wheel.digest).collect();
     // What is in one image together was found apart when that was made.
     let apart = || {
@@ -356,11 +386,19 @@ fn wheels(
         .collect::<Result<Vec<_>, _>>()?;
     layers::refuse_collisions(store, python, &opened.iter().collect::<Vec<_>>())?;
     let missing: Vec<Ingredients<'_>> = keys
-        .groups
+        .wheels
         .iter()
         .zip(&found)
         .filter(|(_, found)| found.is_none())
-        .map(|(group, _)| Ingredients::new(python, group.iter().map(|index| &opened[*index]).collect()))
+        .map(|(one, _)| {
+            let wheels = keys.groups[one.group]
+                .iter()
+                .map(|index| &opened[*index])
+                .collect();
+            Ingredients::new(python, wheels)
+                .in_form(plan.form)
+                .in_part(one.part)
+        })
         .collect();
     let mut made = layers::layers_from_wheels(store, &missing, &*reporter)?.into_iter();
     Ok(found

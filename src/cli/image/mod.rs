@@ -55,6 +55,9 @@ pub struct Args {
     /// A platform such as linux/amd64; may be given several times
     #[arg(long = "platform", value_name = "P")]
     pub platforms: Vec<String>,
+    /// How layers are compressed: gzip (no wheel is compressed again), zstd, or zstd:LEVEL
+    #[arg(long, value_name = "FORM")]
+    pub compression: Option<String>,
     /// An image of a registry to stand on, instead of the base that the project asks for
     #[arg(long, value_name = "REF")]
     pub base: Option<String>,
@@ -98,7 +101,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let mut images = Vec::new();
     let mut made = Vec::new();
     for platform in &targets.platforms {
-        let plan = decide::plan(&project, &lock, *platform, &args.build, session)?;
+        let plan = decide::plan(&project, &lock, *platform, &args, session)?;
         decide::proven(&project, &plan, args.allow_stale, session)?;
         decide::named(&project, &lock, (&plan.production, &plan.closure), session);
         if args.explain {

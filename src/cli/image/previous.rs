@@ -11,6 +11,7 @@ use super::{Args, Failure, Session};
 use crate::cli::base;
 use crate::digest::Digest;
 use crate::layers::MadeLayer;
+use crate::layers::recipe::Form;
 use crate::layers::reuse::{self, Previous, Standing};
 use crate::layers::sums::Sums;
 use crate::oci::{Image, Platform, Reference};
@@ -107,6 +108,7 @@ impl<'a> Network<'a> {
     pub fn kept<'k>(
         &self,
         keys: impl Iterator<Item = &'k Digest>,
+        form: Form,
         sums: &Sums,
     ) -> Result<Vec<(Digest, MadeLayer)>, Failure> {
         let mut layers = Vec::new();
@@ -120,7 +122,7 @@ impl<'a> Network<'a> {
                 let asked = asked.has_blob(reference, sum.digest, sum.size);
                 // Whatever is wrong, it is not there to be reused.
                 if matches!(self.session.block_on(asked)?, Ok(true))
-                    && let Some(layer) = reuse::found(key, sums, reference)
+                    && let Some(layer) = reuse::found(key, form, sums, reference)
                 {
                     layers.push((*key, layer));
                     break;
