@@ -36,6 +36,7 @@ pub fn layer(seed: u64, length: usize) -> Layer {
         size: bytes.len() as u64,
         diff_id: Digest::of(&bytes),
         created_by: format!("layer {seed}"),
+        annotations: Default::default(),
         bytes: LayerBytes::Memory(bytes),
     }
 }

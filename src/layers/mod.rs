@@ -17,6 +17,7 @@ pub mod splice;
 pub mod sums;
 pub mod unpack;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,8 @@ pub enum LayerError {
 
 /// Validation is repeated when its rules change: the number is part of a wheel's record.
 const WHEEL_RECORD: &str = "wheel-1";
+/// By which an eStargz layer is known.
+pub const TOC_ANNOTATION: &str = "containerd.io/snapshot/stargz/toc.digest";
 const LAYER_RECORD: &str = "layer-1";
 const COLLISION_RECORD: &str = "apart-1";
 /// Wheels whose every file was once what RECORD says. A layer that is made again from one checks size and CRC: what may
@@ -174,6 +177,9 @@ struct LayerRecord {
     title: String,
     #[serde(default, skip_serializing_if = "is_gzip")]
     media_type: LayerType,
+    /// Of the table of contents of an eStargz layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    toc: Option<Digest>,
 }
 
 fn is_gzip(kind: &LayerType) -> bool {
@@ -239,6 +245,7 @@ impl LayerRecord {
                 size: self.size,
                 diff_id: self.diff_id,
                 created_by: format!("mlrails: {}", self.title),
+                annotations: annotations(self.toc, self.uncompressed_size),
                 bytes: LayerBytes::File(store.blob_path(&self.digest)),
             },
             origin,
@@ -246,6 +253,20 @@ impl LayerRecord {
             title: self.title,
         }
     }
+}
+
+/// What a manifest says of an eStargz layer: a snapshotter believes the table of contents that has this digest.
+fn annotations(toc: Option<Digest>, uncompressed_size: u64) -> BTreeMap<String, String> {
+    let Some(toc) = toc else {
+        return BTreeMap::new();
+    };
+    BTreeMap::from([
+        (TOC_ANNOTATION.to_owned(), toc.to_string()),
+        (
+            "io.containers.estargz.uncompressed-size".to_owned(),
+            uncompressed_size.to_string(),
+        ),
+    ])
 }
 
 /// One layer per recipe, in their order; those that are not in the store are made, at once where there are processors, and the
@@ -369,6 +390,7 @@ fn make(
         uncompressed_size: spliced.tar_size,
         title,
         media_type: form.layer_type(),
+        toc: spliced.toc,
     })
 }
 
@@ -587,5 +609,6 @@ fn tree_record(
         uncompressed_size: spliced.tar_size,
         title: title.to_owned(),
         media_type: form.layer_type(),
+        toc: spliced.toc,
     })
 }

@@ -59,6 +59,8 @@ pub enum Form {
     /// One gzip member, the wheels' own deflate streams spliced.
     #[default]
     Gzip,
+    /// eStargz: each file a gzip member of its own, and a table of contents at the end.
+    Lazy,
     /// One zstd frame: everything is compressed again, which takes longer and travels smaller.
     Zstd { level: i32 },
 }
@@ -70,7 +72,7 @@ impl Form {
     /// The media type of such layers.
     pub fn layer_type(self) -> LayerType {
         match self {
-            Self::Gzip => LayerType::Gzip,
+            Self::Gzip | Self::Lazy => LayerType::Gzip,
             Self::Zstd { .. } => LayerType::Zstd,
         }
     }
@@ -88,6 +90,7 @@ impl Form {
     fn identity(self) -> String {
         match self {
             Self::Gzip => "gzip".to_owned(),
+            Self::Lazy => "estargz".to_owned(),
             Self::Zstd { level } => format!("zstd-{}:{level}", zstd::zstd_safe::version_string()),
         }
     }

@@ -108,6 +108,8 @@ pub struct Previous {
     claims: BTreeMap<Digest, Claim>,
     /// Of all its layers.
     digests: BTreeSet<Digest>,
+    /// Of its eStargz layers, by their digests.
+    tables: BTreeMap<Digest, Digest>,
     wheels: BTreeSet<Digest>,
 }
 
@@ -183,6 +185,7 @@ impl Previous {
             standing,
             claims,
             digests: image.layers.iter().map(|layer| layer.digest).collect(),
+            tables: tables(image),
             wheels,
         }))
     }
@@ -203,6 +206,15 @@ impl Previous {
     }
 }
 
+/// What the manifest says of the tables of contents.
+fn tables(image: &Image) -> BTreeMap<Digest, Digest> {
+    let said = image.layers.iter().filter_map(|layer| {
+        let text = layer.annotations.get(super::TOC_ANNOTATION)?;
+        Some((layer.digest, text.parse().ok()?))
+    });
+    said.collect()
+}
+
 /// The layer `key`, which is of `form`, of the first of `images` that has it and may be believed.
 pub fn layer(images: &[Previous], key: &Digest, form: Form, sums: &Sums) -> Option<MadeLayer> {
     let vouched = sums.vouched(key);
@@ -211,6 +223,10 @@ pub fn layer(images: &[Previous], key: &Digest, form: Form, sums: &Sums) -> Opti
     };
     let first = images.iter().find(usable)?;
     let claim = first.claims.get(key)?;
+    let toc = first.tables.get(&claim.digest).copied();
+    if form == Form::Lazy && toc.is_none() {
+        return None;
+    }
     // A layer that is called otherwise gives an image another digest: what mlrails.sum calls it counts.
     let sum = vouched.cloned().unwrap_or_else(|| Sum {
         digest: claim.digest,
@@ -224,7 +240,7 @@ pub fn layer(images: &[Previous], key: &Digest, form: Form, sums: &Sums) -> Opti
         from: first.reference.clone(),
         vouched: vouched.is_some(),
     };
-    Some(remote(*key, form, sum, repositories.collect(), origin))
+    Some(remote(*key, (form, toc), sum, repositories.collect(), origin))
 }
 
 /// The layer `key` that `mlrails.sum` vouches for, whose blob was found in `repository` though no image that was read has it.
@@ -233,16 +249,26 @@ pub fn found(key: &Digest, form: Form, sums: &Sums, repository: &Reference) -> O
         from: repository.name(),
         vouched: true,
     };
+    // Its table's digest is in a manifest that nobody read.
+    if form == Form::Lazy {
+        return None;
+    }
     Some(remote(
         *key,
-        form,
+        (form, None),
         sums.vouched(key)?.clone(),
         vec![repository.name()],
         origin,
     ))
 }
 
-fn remote(key: Digest, form: Form, sum: Sum, repositories: Vec<String>, origin: Origin) -> MadeLayer {
+fn remote(
+    key: Digest,
+    (form, toc): (Form, Option<Digest>),
+    sum: Sum,
+    repositories: Vec<String>,
+    origin: Origin,
+) -> MadeLayer {
     MadeLayer {
         key: Some(key),
         layer: Layer {
@@ -251,6 +277,7 @@ fn remote(key: Digest, form: Form, sum: Sum, repositories: Vec<String>, origin: 
             size: sum.size,
             diff_id: sum.diff_id,
             created_by: format!("mlrails: {}", sum.title),
+            annotations: super::annotations(toc, sum.uncompressed_size),
             bytes: LayerBytes::Remote(repositories),
         },
         origin,

@@ -12,6 +12,7 @@
 //! Sources: RFC 1951 (deflate), RFC 1952 (gzip).
 
 mod blocks;
+mod lazy;
 mod sink;
 
 use std::io::{self, Write};
@@ -24,6 +25,7 @@ use crate::python::archive::{Method, ReadAt};
 use crate::python::wheel::{ContentCheck, ContentError, Entry};
 use crate::tree::{Packed, tar};
 use blocks::Blocks;
+use lazy::Toc;
 use sink::Sink;
 
 /// What a spliced layer is, besides the bytes that were written.
@@ -33,6 +35,8 @@ pub struct Spliced {
     pub diff_id: Digest,
     /// Of the uncompressed tar, in bytes.
     pub tar_size: u64,
+    /// Of the table of contents, in the form that has one.
+    pub toc: Option<Digest>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +77,8 @@ pub fn splice<W: Write + Send>(
         let (pieces, incoming) = sync_channel(DEPTH);
         let (spent, buffers) = sync_channel(DEPTH + 2);
         let writer = scope.spawn(move || receive(out, form, &incoming, &spent));
-        let filled = Splicer::new(mtime, pieces, buffers).and_then(|mut splicer| {
+        let filled = Splicer::new(form, mtime, pieces, buffers).and_then(|mut splicer| {
+            splicer.landmark()?;
             fill(&mut splicer)?;
             splicer.finish()
         });
@@ -83,7 +88,14 @@ pub fn splice<W: Write + Send>(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             .map_err(SpliceError::Write);
         match (filled, written) {
-            (Ok(tar_size), Ok((diff_id, out))) => Ok((Spliced { diff_id, tar_size }, out)),
+            (Ok((tar_size, toc)), Ok((diff_id, out))) => {
+                let spliced = Spliced {
+                    diff_id,
+                    tar_size,
+                    toc,
+                };
+                Ok((spliced, out))
+            }
             (Err(SpliceError::Write(_)), Err(error)) => Err(error),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
@@ -132,8 +144,14 @@ pub struct Splicer {
     /// The tar's bytes that were not sent yet.
     tar: Vec<u8>,
     tar_size: u64,
+    /// Of the gzip member that is open.
     crc: crc32fast::Hasher,
+    /// Where in the tar it began.
+    member_from: u64,
     gzip: BitWriter,
+    /// How many bytes of the gzip have left.
+    gzip_sent: u64,
+    toc: Option<Toc>,
     encoder: Encoder,
     inflate: Blocks,
     input: Vec<u8>,
@@ -141,7 +159,12 @@ pub struct Splicer {
 }
 
 impl Splicer {
-    fn new(mtime: u64, pieces: SyncSender<Piece>, buffers: Receiver<Vec<u8>>) -> Result<Self, SpliceError> {
+    fn new(
+        form: Form,
+        mtime: u64,
+        pieces: SyncSender<Piece>,
+        buffers: Receiver<Vec<u8>>,
+    ) -> Result<Self, SpliceError> {
         let mut gzip = BitWriter::default();
         gzip.raw(&GZIP_HEADER);
         Ok(Self {
@@ -151,7 +174,10 @@ impl Splicer {
             tar: Vec::with_capacity(BUFFER),
             tar_size: 0,
             crc: crc32fast::Hasher::new(),
+            member_from: 0,
             gzip,
+            gzip_sent: 0,
+            toc: (form == Form::Lazy).then(Toc::default),
             encoder: Encoder::new(),
             inflate: Blocks::new(),
             input: Vec::new(),
@@ -172,15 +198,19 @@ impl Splicer {
     /// A file whose bytes are at hand.
     pub fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<(), SpliceError> {
         self.header(path, tar::Kind::File(bytes.len() as u64), mode)?;
+        self.content_begins(bytes.len() as u64);
         self.bytes(bytes)?;
+        self.content_ends();
         self.bytes(tar::padding(bytes.len() as u64))
     }
 
     /// A file from a tree.
     pub fn source(&mut self, path: &str, mode: u32, source: &crate::tree::Source) -> Result<(), SpliceError> {
         self.header(path, tar::Kind::File(source.size()), mode)?;
+        self.content_begins(source.size());
         if let crate::tree::Source::Packed(packed) = source {
             self.packed(packed)?;
+            self.content_ends();
             return self.bytes(tar::padding(source.size()));
         }
         let mut failed = None;
@@ -199,6 +229,7 @@ impl Splicer {
             path: path.to_owned(),
             source,
         })?;
+        self.content_ends();
         self.bytes(tar::padding(source.size()))
     }
 
@@ -213,6 +244,7 @@ impl Splicer {
     ) -> Result<(), SpliceError> {
         let entry = check.entry();
         self.header(path, tar::Kind::File(entry.size), mode)?;
+        self.content_begins(entry.size);
         let copied = match entry.method {
             Method::Stored => self.stored(source, check),
             Method::Deflated => self.deflated(source, check),
@@ -228,6 +260,7 @@ impl Splicer {
         // The entry's CRC was compared with its content: it need not be computed a second time.
         self.crc
             .combine(&crc32fast::Hasher::new_with_initial_len(entry.crc32, entry.size));
+        self.content_ends();
         self.bytes(tar::padding(entry.size))
     }
 
@@ -241,6 +274,9 @@ impl Splicer {
             mtime: self.mtime,
         };
         tar::header(&header, &mut block);
+        if let Some(toc) = &mut self.toc {
+            toc.header(&header);
+        }
         let outcome = self.bytes(&block);
         self.block = block;
         outcome
@@ -267,6 +303,9 @@ impl Splicer {
     /// Bytes of the tar, on their way to its hash.
     fn tar_bytes(&mut self, mut bytes: &[u8]) -> Result<(), SpliceError> {
         self.tar_size += bytes.len() as u64;
+        if let Some(toc) = &mut self.toc {
+            toc.bytes(bytes);
+        }
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at((BUFFER - self.tar.len()).min(bytes.len()));
             self.tar.extend_from_slice(now);
@@ -297,6 +336,7 @@ impl Splicer {
         }
         let fresh = self.buffer();
         let full = self.gzip.take(fresh);
+        self.gzip_sent += full.len() as u64;
         self.send(Piece::Gzip(full))
     }
 
@@ -401,6 +441,9 @@ impl Splicer {
                 .map_err(Stop::wrong)?;
             check.update(&self.tar[filled..]).map_err(Stop::Content)?;
             self.tar_size += (self.tar.len() - filled) as u64;
+            if let Some(toc) = &mut self.toc {
+                toc.bytes(&self.tar[filled..]);
+            }
             let idle = step.taken == 0 && self.tar.len() == filled && step.boundary.is_none();
             input = &input[step.taken..];
             offset += step.taken as u64;
@@ -423,17 +466,20 @@ impl Splicer {
         }
     }
 
-    /// Ends the tar and the gzip (RFC 1952 section 2.3.1); answers with the tar's size.
-    fn finish(mut self) -> Result<u64, SpliceError> {
+    /// Ends the tar and the gzip; answers with the tar's size and the table's digest.
+    fn finish(mut self) -> Result<(u64, Option<Digest>), SpliceError> {
+        let toc = match self.toc.take() {
+            Some(toc) => Some(self.table(&toc)?),
+            None => None,
+        };
         self.bytes(&tar::END)?;
-        self.encoder.flush(&mut self.gzip);
-        self.gzip.end();
-        self.gzip.raw(&self.crc.clone().finalize().to_le_bytes());
-        // ISIZE is the size modulo 2^32.
-        self.gzip.raw(&(self.tar_size as u32).to_le_bytes());
+        self.end_member();
+        if let Some((_, offset)) = toc {
+            self.gzip.raw(&lazy::footer(offset));
+        }
         self.send_tar()?;
         self.send_gzip(0)?;
-        Ok(self.tar_size)
+        Ok((self.tar_size, toc.map(|(digest, _)| digest)))
     }
 }
 

@@ -225,6 +225,7 @@ mod tests {
             size: bytes.len() as u64,
             diff_id: digest,
             created_by: "test".to_owned(),
+            annotations: Default::default(),
             bytes: LayerBytes::Memory(Bytes::from(bytes)),
         }
     }

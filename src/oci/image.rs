@@ -27,6 +27,8 @@ pub struct Layer {
     pub diff_id: Digest,
     /// What the history line of the config says.
     pub created_by: String,
+    /// What the manifest says of it besides; Docker's has no place for it.
+    pub annotations: BTreeMap<String, String>,
     pub bytes: LayerBytes,
 }
 
@@ -148,7 +150,12 @@ impl Image {
             .iter()
             .map(|layer| {
                 let media_type = family.layer(layer.media_type).ok_or(ConfigError::Mixed)?;
-                Ok(json!({ "mediaType": media_type, "digest": layer.digest, "size": layer.size }))
+                let mut descriptor =
+                    json!({ "mediaType": media_type, "digest": layer.digest, "size": layer.size });
+                if family == Family::Oci && !layer.annotations.is_empty() {
+                    descriptor["annotations"] = json!(layer.annotations);
+                }
+                Ok(descriptor)
             })
             .collect::<Result<Vec<_>, ConfigError>>()?;
         let manifest = json!({
@@ -206,6 +213,7 @@ impl Image {
                 size: descriptor.size,
                 diff_id,
                 created_by: words.next().and_then(|line| line.created_by).unwrap_or_default(),
+                annotations: descriptor.annotations.clone(),
                 bytes: place(descriptor),
             })
             .collect();
@@ -376,6 +384,7 @@ mod tests {
             size: content.len() as u64,
             diff_id: Digest::of(content),
             created_by: "a layer".to_owned(),
+            annotations: BTreeMap::new(),
             bytes: LayerBytes::Memory(Bytes::from_static(content)),
         }
     }

@@ -183,7 +183,10 @@ pub fn plan(
     let launch = Launch::serving(&base::applying(&project.manifest, &facts)?.environment);
     Ok(Plan {
         platform,
-        form: form(&project.manifest, args.compression.as_deref())?,
+        form: match args.lazy {
+            true => Form::Lazy,
+            false => form(&project.manifest, args.compression.as_deref())?,
+        },
         max_layer_size: project
             .manifest
             .config

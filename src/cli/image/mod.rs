@@ -58,6 +58,9 @@ pub struct Args {
     /// How layers are compressed: gzip (no wheel is compressed again), zstd, or zstd:LEVEL
     #[arg(long, value_name = "FORM")]
     pub compression: Option<String>,
+    /// Layers in eStargz, which a snapshotter mounts before they are there; anybody else reads them as gzip
+    #[arg(long, conflicts_with = "compression")]
+    pub lazy: bool,
     /// An image of a registry to stand on, instead of the base that the project asks for
     #[arg(long, value_name = "REF")]
     pub base: Option<String>,

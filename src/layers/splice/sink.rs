@@ -15,7 +15,7 @@ pub(super) enum Sink<W: Write> {
 impl<W: Write> Sink<W> {
     pub(super) fn new(out: W, form: Form) -> io::Result<Self> {
         Ok(match form {
-            Form::Gzip => Self::Gzip(out),
+            Form::Gzip | Form::Lazy => Self::Gzip(out),
             Form::Zstd { level } => Self::Zstd(Box::new(zstd::Encoder::new(out, level)?)),
         })
     }
