@@ -30,6 +30,7 @@ mod indexes;
 mod interrupted;
 mod lock;
 mod lock_cost;
+mod memory;
 mod noise;
 mod pickle;
 mod prove;
