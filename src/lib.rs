@@ -37,6 +37,7 @@ pub mod digest;
 pub mod http;
 pub mod interrupt;
 pub mod python;
+pub mod quantity;
 pub mod regular;
 pub mod reporter;
 pub mod whole;

@@ -14,15 +14,24 @@
 //! Objects need no fsync: a torn one fails its digest and is remade. The folder's layout carries a version, so that a
 //! later mlrails with another layout does not misread this one.
 
-use std::fs::{self, File, OpenOptions};
+mod lock;
+mod stamp;
+mod upkeep;
+mod writer;
+
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use lock::StoreLock;
+pub use stamp::Stamp;
+pub use upkeep::{Keep, Usage};
+pub use writer::BlobWriter;
 
 use crate::digest::{Digest, Hasher};
 
@@ -63,6 +72,12 @@ fn fault<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
     }
 }
 
+/// Moves a finished temporary file to where it belongs, over whatever is there.
+fn place(file: tempfile::NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    let temporary = file.into_temp_path();
+    fs::rename(&temporary, path).map_err(fault("write", path))
+}
+
 impl Store {
     /// `MLRAILS_CACHE_DIR`, else `mlrails` in the user's cache folder.
     pub fn default_folder() -> Result<PathBuf, StoreError> {
@@ -88,7 +103,7 @@ impl Store {
                 fs::create_dir_all(&path).map_err(fault("make", &path))?;
             }
         }
-        sweep(&root.join("tmp"));
+        upkeep::sweep(&root.join("tmp"));
         Ok(Self { root })
     }
 
@@ -201,10 +216,8 @@ impl Store {
         fs::create_dir_all(folder).map_err(fault("make", folder))?;
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o444))
             .map_err(fault("write", file.path()))?;
-        // Renaming over an equal blob is harmless: readers keep the file they opened.
-        file.persist(&path)
-            .map_err(|error| fault("write", &path)(error.error))?;
-        Ok(())
+        // Over an equal blob this is harmless: readers keep the file they opened.
+        place(file, &path)
     }
 
     fn record_path(&self, bucket: &str, key: &str) -> PathBuf {
@@ -257,9 +270,7 @@ impl Store {
         file.write_all(&seal(bytes))
             .and_then(|()| file.write_all(bytes))
             .map_err(fault("write", &path))?;
-        file.persist(&path)
-            .map_err(|error| fault("write", &path)(error.error))?;
-        Ok(())
+        place(file, &path)
     }
 
     /// Forgets a record.
@@ -299,184 +310,6 @@ impl Store {
             _ => Ok(()),
         }
     }
-
-    /// How much the folder holds.
-    pub fn usage(&self) -> Result<Usage, StoreError> {
-        let mut usage = Usage::default();
-        self.walk("blobs/sha256", &mut |_, size| {
-            usage.blobs += 1;
-            usage.blob_bytes += size;
-        })?;
-        self.walk("records", &mut |_, size| {
-            usage.records += 1;
-            usage.record_bytes += size;
-        })?;
-        Ok(usage)
-    }
-
-    /// Removes everything that is kept here. Locks stay: somebody may hold one.
-    pub fn clean(&self) -> Result<(), StoreError> {
-        for part in ["blobs/sha256", "records", "interpreters", "tmp"] {
-            let path = self.root.join(part);
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(fault("remove", &path)(error));
-                }
-                _ => {}
-            }
-            fs::create_dir_all(&path).map_err(fault("make", &path))?;
-        }
-        Ok(())
-    }
-
-    fn walk(&self, part: &str, found: &mut dyn FnMut(&Path, u64)) -> Result<(), StoreError> {
-        let mut folders = vec![self.root.join(part)];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).map_err(fault("read", &folder))? {
-                let entry = entry.map_err(fault("read", &folder))?;
-                // Another process may remove what was just listed: that is not this one's error.
-                let Ok(data) = entry.metadata() else { continue };
-                if data.is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    found(&entry.path(), data.len());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until no other process or thread holds `name`, then holds it until the guard is dropped. Blocks the
-    /// thread: call it from blocking code.
-    pub fn lock(&self, name: &str) -> Result<StoreLock, StoreError> {
-        let (path, file) = self.lock_file(name)?;
-        file.lock().map_err(fault("lock", &path))?;
-        Ok(StoreLock { _file: file })
-    }
-
-    /// Holds `name` if nobody else does; `None` if somebody does.
-    pub fn try_lock(&self, name: &str) -> Result<Option<StoreLock>, StoreError> {
-        let (path, file) = self.lock_file(name)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(StoreLock { _file: file })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(fault("lock", &path)(error)),
-        }
-    }
-
-    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StoreError> {
-        let path = self.root.join("locks").join(Digest::of(name.as_bytes()).hex());
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o666)
-            .open(&path)
-            .map_err(fault("open", &path))?;
-        Ok((path, file))
-    }
-}
-
-/// How long a temporary file is nobody's: a download of a day has written something since.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Removes what processes that were killed left in `tmp`. Failing to costs space alone.
-fn sweep(tmp: &Path) {
-    for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
-        let Ok(status) = entry.metadata() else { continue };
-        let age = status.modified().ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age > ABANDONED) {
-            let path = entry.path();
-            let _ = match status.is_dir() {
-                true => fs::remove_dir_all(path),
-                false => fs::remove_file(path),
-            };
-        }
-    }
-}
-
-/// What a cache folder holds; sizes in bytes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    pub blobs: u64,
-    pub blob_bytes: u64,
-    pub records: u64,
-    pub record_bytes: u64,
-}
-
-/// Held by one process at a time; released when dropped, or when the process dies.
-#[derive(Debug)]
-pub struct StoreLock {
-    _file: File,
-}
-
-/// Writes one blob. Dropped without a commit, it leaves nothing.
-#[derive(Debug)]
-pub struct BlobWriter<'store> {
-    store: &'store Store,
-    file: tempfile::NamedTempFile,
-    hasher: Hasher,
-    length: u64,
-}
-
-impl BlobWriter<'_> {
-    /// Bytes written so far.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Throws away what was written: a server started the body over.
-    pub fn restart(&mut self) -> Result<(), StoreError> {
-        let path = self.file.path().to_owned();
-        let file = self.file.as_file_mut();
-        file.set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .map_err(fault("write", &path))?;
-        self.hasher = Hasher::new();
-        self.length = 0;
-        Ok(())
-    }
-
-    /// Keeps what was written; answers with its digest and size in bytes.
-    pub fn commit(self) -> Result<(Digest, u64), StoreError> {
-        let digest = self.hasher.finish();
-        self.store.install(self.file, &digest)?;
-        Ok((digest, self.length))
-    }
-
-    /// Whether what was written is what was promised. `what` names it in the error.
-    pub fn check(&self, what: &str, expected: Digest, size: Option<u64>) -> Result<(), StoreError> {
-        let actual = self.hasher.clone().finish();
-        if actual != expected || size.is_some_and(|size| size != self.length) {
-            return Err(StoreError::Mismatch {
-                what: what.to_owned(),
-                expected,
-                expected_size: size.unwrap_or(self.length),
-                actual,
-                actual_size: self.length,
-            });
-        }
-        Ok(())
-    }
-
-    /// Keeps what was written only if it is what was promised. `what` names it in the error.
-    pub fn commit_expected(self, what: &str, expected: Digest, size: Option<u64>) -> Result<(), StoreError> {
-        self.check(what, expected, size)?;
-        self.store.install(self.file, &expected)
-    }
-}
-
-impl Write for BlobWriter<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = self.file.as_file_mut().write(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        self.length += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.as_file_mut().flush()
-    }
 }
 
 /// Records from this size on are mapped: a solve reads a hundred pages of indexes, and copying them is a third of its work.
@@ -497,29 +330,6 @@ fn sealed(bytes: Bytes) -> Option<Bytes> {
     (seal(content) == *head).then(|| bytes.slice(8..))
 }
 
-/// What a file placed by hard link looked like when its content was last hashed. A link shares its inode with the
-/// cache, so equal size, inode and modification time mean that nobody has written to it since.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Stamp {
-    size: u64,
-    inode: u64,
-    device: u64,
-    modified_ns: i128,
-}
-
-impl Stamp {
-    /// The stamp of `path`, itself not followed; `None` if it is not a regular file.
-    pub fn of(path: &Path) -> Option<Self> {
-        let data = fs::symlink_metadata(path).ok()?;
-        data.is_file().then(|| Self {
-            size: data.len(),
-            inode: data.ino(),
-            device: data.dev(),
-            modified_ns: i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -535,7 +345,7 @@ mod tests {
         let (_folder, store) = store();
         let (mine, theirs) = (store.temporary().unwrap(), store.root.join("tmp/w-old"));
         let old = File::create(&theirs).unwrap();
-        old.set_modified(std::time::SystemTime::now() - 2 * ABANDONED)
+        old.set_modified(std::time::SystemTime::now() - 2 * upkeep::ABANDONED)
             .unwrap();
         Store::open(store.root.parent().unwrap()).unwrap();
         assert!(mine.path().exists() && !theirs.exists());

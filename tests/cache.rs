@@ -73,3 +73,55 @@ fn layers_are_made_again_from_wheels_that_stay() {
     assert_eq!(again.origin, mlrails::layers::Origin::Made);
     assert_eq!(again.layer.digest, made.layer.digest);
 }
+
+#[test]
+fn what_nobody_used_is_pruned() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(&home.path().join("cache")).unwrap();
+    let prune = |words: &[&str]| {
+        Mlrails::new(home.path())
+            .env("MLRAILS_CACHE_DIR", home.path().join("cache"))
+            .args(["cache", "prune"].iter().chain(words))
+            .run()
+    };
+    // Three blobs of a kilobyte each, used ten, five and no days ago.
+    let blobs: Vec<_> = [10, 5, 0]
+        .map(|days: u64| (days, store.put(&[days as u8; 1000]).unwrap()))
+        .into();
+    let age = || {
+        for (days, digest) in &blobs {
+            if store.blob_size(digest).is_none() {
+                continue;
+            }
+            let then = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+            let times = fs::FileTimes::new().set_accessed(then).set_modified(then);
+            fs::File::open(store.blob_path(digest))
+                .unwrap()
+                .set_times(times)
+                .unwrap();
+        }
+    };
+    let there = || -> Vec<u64> {
+        let left = blobs
+            .iter()
+            .filter(|(_, digest)| store.blob_size(digest).is_some());
+        left.map(|(days, _)| *days).collect()
+    };
+    age();
+    store.keep_record("pages", "a", &"b").unwrap();
+    prune(&["--older-than", "2w"]).expect(0).says(&[]);
+    assert_eq!(there(), [10, 5, 0]);
+    prune(&["--older-than", "7d"]).expect(0);
+    assert_eq!(there(), [5, 0]);
+    prune(&["--max-size", "1500 B"]).expect(0);
+    assert_eq!(there(), [0]);
+    assert!(
+        store.record::<String>("pages", "a").is_some(),
+        "a record that is in use stays"
+    );
+    for wrong in [&[][..], &["--max-size", "7"], &["--older-than", "soon"]] {
+        prune(wrong).expect(2);
+    }
+    prune(&["--max-size", "0B"]).expect(0);
+    assert_eq!((there(), store.usage().unwrap().records), (vec![], 0));
+}

@@ -33,6 +33,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("deflate", 1),
     ("http", 1),
     ("interrupt", 1),
+    ("quantity", 1),
     ("regular", 1),
     ("whole", 1),
     ("reporter", 1),

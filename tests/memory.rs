@@ -23,7 +23,7 @@ wheel = zipfile.ZipFile(Stream(file) if how == "descriptors" else file, "w", for
 record = []
 def put(path, pieces):
     digest, length = hashlib.sha256(), 0
-    with wheel.open(path, "w", force_zip64=how == "stored") as out:
+    with wheel.open(path, "w", force_zip64=how == "stored" or size > 1 << 30) as out:
         for piece in pieces:
             out.write(piece); digest.update(piece); length += len(piece)
     record.append(f"{path},sha256={base64.urlsafe_b64encode(digest.digest()).decode().rstrip('=')},{length}\n")

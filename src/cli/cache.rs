@@ -1,17 +1,22 @@
 //! `mlrails cache`: where the cache is, how large, and its cleaning.
 
+use std::time::Duration;
+
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
 use super::{Exit, Failure, Session};
 use crate::layers;
-use crate::store::Store;
+use crate::quantity;
+use crate::store::{Keep, Store};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   mlrails cache dir              where it is
   mlrails cache size             how much it holds, by kind
   mlrails cache verify           hash everything; what is damaged is removed and made again when needed
+  mlrails cache prune --older-than 30d       remove what nobody used for a month
+  mlrails cache prune --max-size 20GB        remove what was used longest ago until no more than this is left
   mlrails cache clean            remove all of it; the next build downloads and makes again what it needs
   mlrails cache clean --layers   remove the layers that were made; they are put together again from what is here
   mlrails cache clean --made     remove all that was made here; wheels and Debian packages stay")]
@@ -28,6 +33,16 @@ enum Action {
     Size,
     /// Hash every blob and remove those that are damaged
     Verify,
+    /// Remove what was not used for long, or is too much
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+    Prune {
+        /// What was used within this time stays: 30d, 12h, 2w
+        #[arg(long, value_name = "TIME", group = "what", value_parser = time)]
+        older_than: Option<Duration>,
+        /// No more than this stays, what was used last: 20GB, 500 MiB
+        #[arg(long, value_name = "SIZE", group = "what", value_parser = size)]
+        max_size: Option<u64>,
+    },
     /// Remove everything
     Clean {
         /// Only finished layers
@@ -78,6 +93,18 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
                 return Ok(Exit::Refused);
             }
         }
+        Action::Prune { older_than, max_size } => {
+            let keep = Keep {
+                within: older_than,
+                bytes: max_size,
+            };
+            let (files, bytes) = store.prune(&keep)?;
+            show(
+                session,
+                &format!("{} freed in {files} files", megabytes(bytes)),
+                &json!({ "freed_bytes": bytes, "files": files }),
+            );
+        }
         Action::Clean { layers, made } => {
             let bytes = if layers {
                 layers::forget_layers(&store)?
@@ -96,6 +123,16 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || "a time is a number and a unit: 30d, 12h, 2w".to_owned();
+    quantity::duration(text).ok_or_else(wrong)
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "a size is a number and a unit: 20GB, 500 MiB".to_owned();
+    quantity::bytes(text).ok_or_else(wrong)
 }
 
 fn verify(store: &Store) -> Result<(u64, Vec<crate::digest::Digest>), Failure> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::document::{Placed, Table};
 use super::mistake::{Mistake, Rule};
 use super::pyproject::inside;
+use crate::quantity;
 
 /// What the project says about itself beyond pyproject.toml. Everything has a default.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -113,35 +114,12 @@ pub const KEYS: &[&str] = &[
 /// A number of bytes with its unit: `"500 MB"`, `"2 GiB"`. A megabyte at least.
 fn size(table: &Table<'_>, key: &'static str, mistakes: &mut Vec<Mistake>) -> Option<u64> {
     let text = table.string(key, mistakes)?;
-    let parsed = bytes(&text.value).filter(|size| *size >= 1_000_000);
+    let parsed = quantity::bytes(&text.value).filter(|size| *size >= 1_000_000);
     if parsed.is_none() {
         let what = format!("`{key}` must be a size of 1 MB or more, such as \"2 GiB\" or \"500 MB\"");
         mistakes.push(Mistake::new(Rule::InvalidValue { what }).at(text.place.clone()));
     }
     parsed
-}
-
-/// `2 GiB`, `1.5GB`, `800 MB` in bytes.
-fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit: f64 = match unit.trim() {
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
-        "KiB" => 1024.0,
-        "MiB" => 1024.0 * 1024.0,
-        "GiB" => 1024.0 * 1024.0 * 1024.0,
-        "TiB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "B" => 1.0,
-        _ => return None,
-    };
-    let size = number.parse::<f64>().ok()? * unit;
-    (size.is_finite() && size < 1e18).then_some(size as u64)
 }
 
 /// The most golden rows: they are committed with the project.
