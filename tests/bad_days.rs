@@ -144,7 +144,7 @@ fn many_builds_at_once_on_one_cache() {
     };
     let scratch = tempfile::tempdir().unwrap();
     let cache = scratch.path().join("cache");
-    let builds: Vec<_> = (0..amount(3, 16))
+    let builds: Vec<_> = (0..amount(3, 64))
         .map(|number| {
             let folder = scratch.path().join(number.to_string());
             std::fs::create_dir(&folder).unwrap();

@@ -36,6 +36,7 @@ mod pickle;
 mod prove;
 mod push;
 mod push_peers;
+mod reproducible;
 mod resolve;
 mod reuse;
 mod rivals;
