@@ -9,6 +9,7 @@ mod builds;
 mod cache;
 mod check;
 mod conflicts;
+mod damage;
 mod debian;
 mod direct;
 mod docs_page;

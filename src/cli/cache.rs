@@ -135,7 +135,8 @@ fn size(text: &str) -> Result<u64, String> {
     quantity::bytes(text).ok_or_else(wrong)
 }
 
-fn verify(store: &Store) -> Result<(u64, Vec<crate::digest::Digest>), Failure> {
+/// Hashes every blob; how many are sound, and which were damaged and are removed.
+pub(super) fn verify(store: &Store) -> Result<(u64, Vec<crate::digest::Digest>), Failure> {
     let mut sound = 0;
     let mut damaged = Vec::new();
     for digest in store.blobs()? {

@@ -15,6 +15,7 @@ impl From<PublishError> for Failure {
                 .temporary()
                 .hint("free some space, then run the same command again"),
             PublishError::Corrupt { .. } => Self::from_error(&error)
+                .of_cache()
                 .hint("`mlrails cache verify` removes what is damaged; it is made again by the next build"),
             PublishError::NotALayout { .. } => Self::from_error(&error)
                 .hint("name a folder that does not exist yet, or x.tar for an archive"),

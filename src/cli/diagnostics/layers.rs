@@ -13,6 +13,7 @@ impl From<LayerError> for Failure {
             LayerError::Splice(error) => error.into(),
             LayerError::Store(error) => error.into(),
             LayerError::Missing { .. } | LayerError::Damaged { .. } => Self::from_error(&error)
+                .of_cache()
                 .temporary()
                 .hint("run it again: what is missing is downloaded anew"),
             LayerError::Read { ref source, .. } => {

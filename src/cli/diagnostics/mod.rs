@@ -35,6 +35,8 @@ pub struct Failure {
     /// More facts for `--format json`, merged into the answer.
     details: Option<Box<serde_json::Value>>,
     code: u8,
+    /// Something that this machine's cache holds is not what it was.
+    is_of_cache: bool,
 }
 
 impl Failure {
@@ -46,6 +48,7 @@ impl Failure {
             hints: Vec::new(),
             details: None,
             code: 1,
+            is_of_cache: false,
         }
     }
 
@@ -76,6 +79,16 @@ impl Failure {
     pub fn temporary(mut self) -> Self {
         self.code = 3;
         self
+    }
+
+    /// It is this machine's cache that is damaged: checked, it may do.
+    pub fn of_cache(mut self) -> Self {
+        self.is_of_cache = true;
+        self
+    }
+
+    pub fn is_of_cache(&self) -> bool {
+        self.is_of_cache
     }
 
     pub fn with_code(mut self, code: u8) -> Self {

@@ -42,7 +42,7 @@ impl From<RegistryError> for Failure {
                 _ => failure,
             },
             RegistryError::Corrupt { .. } => {
-                failure.hint("`mlrails cache verify` removes what is damaged; it is made again by the next build")
+                failure.of_cache().hint("`mlrails cache verify` removes what is damaged; it is made again by the next build")
             }
             RegistryError::Mismatch { .. } => {
                 failure.hint("the registry or a proxy changes it on the way: do not use it")

@@ -17,7 +17,7 @@ use std::time::Instant;
 use clap::Args as ClapArgs;
 
 use super::build::BuildArgs;
-use super::{Exit, Failure, Session, base};
+use super::{Exit, Failure, Session, base, cache};
 use crate::image::assemble;
 use crate::layers::sums::Sums;
 use crate::project;
@@ -94,17 +94,31 @@ pub struct Args {
 
 pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let names = publish::names(&args)?;
+    match build(&args, started, session) {
+        Err(failure) if failure.is_of_cache() => {
+            let why = failure.message().unwrap_or_default();
+            session.printer().warn(&format!(
+                "{why}: the cache is checked, and what is damaged in it is made again"
+            ));
+            cache::verify(&*session.store()?)?;
+            build(&args, started, session)
+        }
+        outcome => outcome,
+    }
+}
+
+fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failure> {
+    let names = publish::names(args)?;
     let project = project::load(session.project_folder())?;
-    let targets = targets::choose(&project.manifest, &decide::asked(&args))?;
+    let targets = targets::choose(&project.manifest, &decide::asked(args))?;
     let fresh = decide::freshness(&project, args.allow_stale, session)?;
-    let lock = decide::locked(&project, &targets, &args, session)?;
+    let lock = decide::locked(&project, &targets, args, session)?;
     let mut sums = Sums::read(project.root())?;
-    let network = previous::Network::new(&args, &names, session)?;
+    let network = previous::Network::new(args, &names, session)?;
     let mut images = Vec::new();
     let mut made = Vec::new();
     for platform in &targets.platforms {
-        let plan = decide::plan(&project, &lock, *platform, &args, session)?;
+        let plan = decide::plan(&project, &lock, *platform, args, session)?;
         decide::proven(&project, &plan, args.allow_stale, session)?;
         decide::named(&project, &lock, (&plan.production, &plan.closure), session);
         if args.explain {
@@ -113,7 +127,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         let (layers, family) = make::layers(&project, &plan, &network, &sums, session)?;
         make::vouch(&layers, args.locked, &mut sums, session)?;
         if args.explain {
-            explain::layers(&layers, &args, session);
+            explain::layers(&layers, args, session);
         }
         let description = describe::description(&project, &plan, (&layers, family), fresh)?;
         images.push(assemble(
@@ -132,8 +146,8 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
             ));
         }
     }
-    let published = publish::publish(&args, &names, &project, images, &network, session)?;
+    let published = publish::publish(args, &names, &project, images, &network, session)?;
     sums.write()?;
-    describe::summary(&args, &published, &made, started.elapsed(), session);
+    describe::summary(args, &published, &made, started.elapsed(), session);
     Ok(Exit::Done)
 }
