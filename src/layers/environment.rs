@@ -332,7 +332,7 @@ fn place_all<'a>(
     wheels
         .par_iter()
         .map(|wheel| {
-            let (file, placed) = super::placed(store, wheel, scheme)?;
+            let (file, placed) = super::wheels::placed(store, wheel, scheme)?;
             Ok((*wheel, file, placed))
         })
         .collect()
