@@ -35,6 +35,7 @@ pub mod tree;
 pub mod deflate;
 pub mod digest;
 pub mod http;
+pub mod inflate;
 pub mod interrupt;
 pub mod python;
 pub mod quantity;

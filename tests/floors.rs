@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("python", 1),
     ("digest", 1),
     ("deflate", 1),
+    ("inflate", 1),
     ("http", 1),
     ("interrupt", 1),
     ("quantity", 1),
@@ -49,6 +50,7 @@ const PEERS: &[(&str, &str, &str)] = &[
     ),
     ("tree", "store", "a tree's files may be the store's blobs"),
     ("python", "digest", "RECORD and wheels are told apart by digest"),
+    ("python", "inflate", "a wheel's entries are deflate streams"),
     (
         "whole",
         "interrupt",

@@ -7,7 +7,7 @@ use std::process::Command;
 use mlrails::deflate::BitWriter;
 use mlrails::digest::Digest;
 use mlrails::layers::recipe::Form;
-use mlrails::layers::splice::{SpliceError, Spliced, splice};
+use mlrails::layers::splice::{SpliceError, Spliced, Threads, splice};
 use mlrails::python::archive::Method;
 use mlrails::python::wheel::{ContentCheck, Entry};
 use proptest::prelude::*;
@@ -18,8 +18,8 @@ use crate::support::wheels::deflate;
 /// One entry's compressed bytes, how they are kept, and what they stand for.
 type Piece<'a> = (&'a [u8], Method, &'a [u8]);
 
-fn layer(pieces: &[Piece<'_>]) -> Result<(Spliced, Vec<u8>), SpliceError> {
-    splice(Vec::new(), Form::Gzip, 0, |splicer| {
+fn layer(pieces: &[Piece<'_>], threads: Threads) -> Result<(Spliced, Vec<u8>), SpliceError> {
+    splice(Vec::new(), Form::Gzip, 0, threads, |splicer| {
         splicer.directory("opt", 0o755)?;
         for (index, (stream, method, content)) in pieces.iter().enumerate() {
             let entry = Entry {
@@ -47,7 +47,9 @@ fn layer(pieces: &[Piece<'_>]) -> Result<(Spliced, Vec<u8>), SpliceError> {
 /// The layer of `pieces`, which must come out as they went in.
 #[track_caller]
 fn check(pieces: &[Piece<'_>]) -> Vec<u8> {
-    let (spliced, gzip) = layer(pieces).unwrap();
+    let (spliced, gzip) = layer(pieces, Threads::Two).unwrap();
+    let alone = layer(pieces, Threads::One).unwrap();
+    assert!(alone == (spliced, gzip.clone()), "it depends on the threads");
     let mut tar = Vec::new();
     let mut decoder = flate2::bufread::GzDecoder::new(&gzip[..]);
     decoder.read_to_end(&mut tar).unwrap();
@@ -78,7 +80,7 @@ fn check(pieces: &[Piece<'_>]) -> Vec<u8> {
 
 #[track_caller]
 fn refused(stream: &[u8], content: &[u8], rule: &str) {
-    match layer(&[(stream, Method::Deflated, content)]) {
+    match layer(&[(stream, Method::Deflated, content)], Threads::One) {
         Err(SpliceError::Entry { wheel, entry, source }) => {
             assert_eq!((wheel.as_str(), entry.as_str()), ("a-1-py3-none-any.whl", "f0"));
             assert!(source.to_string().contains(rule), "{source} is not about: {rule}");
@@ -274,8 +276,12 @@ fn a_writer_that_fails_is_an_error_and_no_hang() {
         }
     }
     let noise = noise(8_000_000, 3);
-    for room in [0, 1000, 3_000_000] {
-        let outcome = splice(Full(room), Form::Gzip, 0, |splicer| {
+    let rooms = [0, 1000, 3_000_000];
+    let cases = rooms
+        .into_iter()
+        .flat_map(|room| [(room, Threads::One), (room, Threads::Two)]);
+    for (room, threads) in cases {
+        let outcome = splice(Full(room), Form::Gzip, 0, threads, |splicer| {
             splicer.file("x", 0o644, &noise)
         });
         match outcome {

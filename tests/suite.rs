@@ -28,6 +28,7 @@ mod hostile_sdists;
 mod hostile_wheels;
 mod index_faults;
 mod indexes;
+mod inflate;
 mod interrupted;
 mod lock;
 mod lock_cost;

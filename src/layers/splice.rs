@@ -11,22 +11,21 @@
 //!
 //! Sources: RFC 1951 (deflate), RFC 1952 (gzip).
 
-mod blocks;
+mod downstream;
 mod lazy;
 mod sink;
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::deflate::{BitWriter, Encoder};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
+use crate::inflate::{BadStream, Inflater, Output, PADDING, PIECE, Pause};
 use crate::layers::recipe::Form;
 use crate::python::archive::{Method, ReadAt};
 use crate::python::wheel::{ContentCheck, ContentError, Entry};
 use crate::tree::{Packed, tar};
-use blocks::Blocks;
+use downstream::Downstream;
 use lazy::Toc;
-use sink::Sink;
 
 /// What a spliced layer is, besides the bytes that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,93 +55,50 @@ pub enum SpliceError {
     Write(#[source] io::Error),
 }
 
-/// The size of the buffers that pass between the two threads, and of those that wheels are read with.
-const BUFFER: usize = 256 << 10;
-/// How many buffers may be on their way.
-const DEPTH: usize = 8;
-
 /// gzip's header without name, time or system: nothing of the machine gets in (RFC 1952 section 2.3).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
+/// On how many threads a layer is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// Where others are made at the same time: what was inflated is hashed where it is, while the processor's cache has it.
+    One,
+    /// Inflating and checking are the caller's; hashing the tar and writing the layer are another's.
+    Two,
+}
+
 /// Writes one layer to `out`, in `form`: what `fill` puts into the tar, in that order, with every time `mtime`.
-///
-/// Inflating and checking are this thread's; hashing the tar and writing the gzip are another's.
 pub fn splice<W: Write + Send>(
     out: W,
     form: Form,
     mtime: u64,
-    fill: impl FnOnce(&mut Splicer) -> Result<(), SpliceError>,
+    threads: Threads,
+    fill: impl FnOnce(&mut Splicer<'_>) -> Result<(), SpliceError>,
 ) -> Result<(Spliced, W), SpliceError> {
-    std::thread::scope(|scope| {
-        let (pieces, incoming) = sync_channel(DEPTH);
-        let (spent, buffers) = sync_channel(DEPTH + 2);
-        let writer = scope.spawn(move || receive(out, form, &incoming, &spent));
-        let filled = Splicer::new(form, mtime, pieces, buffers).and_then(|mut splicer| {
-            splicer.landmark()?;
-            fill(&mut splicer)?;
-            splicer.finish()
-        });
-        // The writer's own error says more than that it is gone.
-        let written = writer
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            .map_err(SpliceError::Write);
-        match (filled, written) {
-            (Ok((tar_size, toc)), Ok((diff_id, out))) => {
-                let spliced = Spliced {
-                    diff_id,
-                    tar_size,
-                    toc,
-                };
-                Ok((spliced, out))
-            }
-            (Err(SpliceError::Write(_)), Err(error)) => Err(error),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        }
-    })
-}
-
-/// What goes to the writing thread, in order.
-enum Piece {
-    Tar(Vec<u8>),
-    Gzip(Vec<u8>),
-}
-
-/// Hashes the tar and writes the layer until the other side is done.
-fn receive<W: Write>(
-    out: W,
-    form: Form,
-    incoming: &Receiver<Piece>,
-    spent: &SyncSender<Vec<u8>>,
-) -> io::Result<(Digest, W)> {
-    let mut tar = Hasher::new();
-    let mut sink = Sink::new(out, form)?;
-    for piece in incoming {
-        let mut buffer = match piece {
-            Piece::Tar(bytes) => {
-                tar.update(&bytes);
-                sink.tar(&bytes)?;
-                bytes
-            }
-            Piece::Gzip(bytes) => {
-                sink.gzip(&bytes)?;
-                bytes
-            }
-        };
-        buffer.clear();
-        // Nobody waits for it: an allocation is all that is lost.
-        let _: Result<(), TrySendError<_>> = spent.try_send(buffer);
-    }
-    Ok((tar.finish(), sink.finish()?))
+    let work = |downstream: &mut dyn Downstream| {
+        let mut splicer = Splicer::new(form, mtime, downstream);
+        splicer.landmark()?;
+        fill(&mut splicer)?;
+        splicer.finish()
+    };
+    let ((tar_size, toc), (diff_id, out)) = match threads {
+        Threads::One => downstream::here(out, form, work)?,
+        Threads::Two => downstream::elsewhere(out, form, work)?,
+    };
+    let spliced = Spliced {
+        diff_id,
+        tar_size,
+        toc,
+    };
+    Ok((spliced, out))
 }
 
 /// Takes the contents of one layer, in the order of its tar.
-pub struct Splicer {
+pub struct Splicer<'a> {
     mtime: u64,
-    pieces: SyncSender<Piece>,
-    buffers: Receiver<Vec<u8>>,
+    downstream: &'a mut dyn Downstream,
     /// The tar's bytes that were not sent yet.
-    tar: Vec<u8>,
+    tar: Output,
     tar_size: u64,
     /// Of the gzip member that is open.
     crc: crc32fast::Hasher,
@@ -153,25 +109,19 @@ pub struct Splicer {
     gzip_sent: u64,
     toc: Option<Toc>,
     encoder: Encoder,
-    inflate: Blocks,
+    inflate: Inflater,
     input: Vec<u8>,
     block: Vec<u8>,
 }
 
-impl Splicer {
-    fn new(
-        form: Form,
-        mtime: u64,
-        pieces: SyncSender<Piece>,
-        buffers: Receiver<Vec<u8>>,
-    ) -> Result<Self, SpliceError> {
+impl<'a> Splicer<'a> {
+    fn new(form: Form, mtime: u64, downstream: &'a mut dyn Downstream) -> Self {
         let mut gzip = BitWriter::default();
         gzip.raw(&GZIP_HEADER);
-        Ok(Self {
+        Self {
             mtime,
-            pieces,
-            buffers,
-            tar: Vec::with_capacity(BUFFER),
+            downstream,
+            tar: Output::new(),
             tar_size: 0,
             crc: crc32fast::Hasher::new(),
             member_from: 0,
@@ -179,10 +129,10 @@ impl Splicer {
             gzip_sent: 0,
             toc: (form == Form::Lazy).then(Toc::default),
             encoder: Encoder::new(),
-            inflate: Blocks::new(),
+            inflate: Inflater::new(),
             input: Vec::new(),
             block: Vec::new(),
-        })
+        }
     }
 
     /// A folder. `path` is relative, as everywhere here.
@@ -287,7 +237,7 @@ impl Splicer {
         self.crc.update(bytes);
         self.encoder.write(bytes, &mut self.gzip);
         self.tar_bytes(bytes)?;
-        self.send_gzip(BUFFER)
+        self.send_gzip(PIECE)
     }
 
     /// Bytes of the tar that were encoded before.
@@ -297,7 +247,7 @@ impl Splicer {
         self.gzip.raw(&packed.stream);
         self.crc.update(&packed.content);
         self.tar_bytes(&packed.content)?;
-        self.send_gzip(BUFFER)
+        self.send_gzip(PIECE)
     }
 
     /// Bytes of the tar, on their way to its hash.
@@ -306,27 +256,19 @@ impl Splicer {
         if let Some(toc) = &mut self.toc {
             toc.bytes(bytes);
         }
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at((BUFFER - self.tar.len()).min(bytes.len()));
-            self.tar.extend_from_slice(now);
-            bytes = later;
-            if self.tar.len() == BUFFER {
+        loop {
+            bytes = self.tar.push(bytes);
+            if self.tar.is_full() {
                 self.send_tar()?;
             }
+            if bytes.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
-    }
-
-    fn buffer(&self) -> Vec<u8> {
-        self.buffers
-            .try_recv()
-            .unwrap_or_else(|_| Vec::with_capacity(BUFFER))
     }
 
     fn send_tar(&mut self) -> Result<(), SpliceError> {
-        let fresh = self.buffer();
-        let full = std::mem::replace(&mut self.tar, fresh);
-        self.send(Piece::Tar(full))
+        self.downstream.tar(&mut self.tar).map_err(SpliceError::Write)
     }
 
     /// Sends the gzip's whole bytes on, if they are at least `least`.
@@ -334,16 +276,8 @@ impl Splicer {
         if self.gzip.len() < least {
             return Ok(());
         }
-        let fresh = self.buffer();
-        let full = self.gzip.take(fresh);
-        self.gzip_sent += full.len() as u64;
-        self.send(Piece::Gzip(full))
-    }
-
-    fn send(&self, piece: Piece) -> Result<(), SpliceError> {
-        self.pieces
-            .send(piece)
-            .map_err(|_| SpliceError::Write(io::ErrorKind::BrokenPipe.into()))
+        self.gzip_sent += self.gzip.len() as u64;
+        self.downstream.gzip(&mut self.gzip).map_err(SpliceError::Write)
     }
 
     fn stored<S: ReadAt + ?Sized>(&mut self, source: &S, mut check: ContentCheck<'_>) -> Result<(), Stop> {
@@ -352,14 +286,14 @@ impl Splicer {
         let mut input = std::mem::take(&mut self.input);
         let mut at = 0;
         while at < entry.size {
-            let count = BUFFER.min((entry.size - at) as usize);
+            let count = PIECE.min((entry.size - at) as usize);
             input.resize(count, 0);
             read(source, entry, at, &mut input)?;
             at += count as u64;
             check.update(&input).map_err(Stop::Content)?;
             self.gzip.stored(&input);
             self.tar_bytes(&input).map_err(Stop::Write)?;
-            self.send_gzip(BUFFER).map_err(Stop::Write)?;
+            self.send_gzip(PIECE).map_err(Stop::Write)?;
         }
         self.input = input;
         check.finish().map_err(Stop::Content)
@@ -370,98 +304,65 @@ impl Splicer {
         let entry = check.entry();
         self.encoder.flush(&mut self.gzip);
         self.gzip.align();
-        // A fresh state has nothing before the entry: a distance that reaches there is an error.
-        self.inflate.reset();
+        // Nothing before the entry can be referred to: a distance that reaches there is an error.
+        self.inflate.begin(&mut self.tar);
         let mut input = std::mem::take(&mut self.input);
         input.clear();
-        // `input[0]` is this byte of the entry's stream; `read_to` bytes of it were read so far.
-        let (mut base, mut read_to) = (0u64, 0u64);
-        let mut last = LastBlock::default();
-        let end_bit = loop {
-            if read_to == entry.compressed_size {
-                return Err(Stop::wrong("its deflate stream has no end"));
-            }
+        let mut unread = entry.compressed_size;
+        loop {
             let kept = input.len();
-            let count = BUFFER.min((entry.compressed_size - read_to) as usize);
-            input.resize(kept + count, 0);
-            read(source, entry, read_to, &mut input[kept..])?;
-            read_to += count as u64;
-            last.look(&input, base);
-
-            let ended = self.inflate_all(
-                &input[kept..],
-                read_to - count as u64,
-                &mut check,
-                &mut |header| {
-                    last.next_header = Some(header);
-                    last.look(&input, base);
-                },
-            )?;
-            if let Some(bit) = last.bit.take() {
-                input[(bit / 8 - base) as usize] &= !(1 << (bit % 8));
+            let count = (PIECE as u64).min(unread);
+            input.resize(kept + count as usize + PADDING, 0);
+            let from = entry.compressed_size - unread;
+            read(source, entry, from, &mut input[kept..kept + count as usize])?;
+            unread -= count;
+            let ended = self.inflate_all(&mut input, unread == 0, &mut check)?;
+            input.truncate(input.len() - PADDING);
+            // Of the last byte some bits may belong to what follows; the others stay until what they mean was read.
+            let (whole, over) = (self.inflate.position() / 8, self.inflate.position() % 8);
+            self.gzip.raw(&input[..whole]);
+            if ended {
+                if unread > 0 || whole + usize::from(over > 0) != input.len() {
+                    return Err(Stop::wrong("bytes stand behind the end of its deflate stream"));
+                }
+                if over > 0 {
+                    self.gzip
+                        .put(u32::from(input[whole]) & ((1 << over) - 1), over as u32);
+                }
+                break;
             }
-            if let Some(end) = ended {
-                break end;
-            }
-            // The last byte stays: the header of a block may start in it and be found only later.
-            let keep = input.len() - 1;
-            self.gzip.raw(&input[..keep]);
-            input.drain(..keep);
-            base += keep as u64;
-            self.send_gzip(BUFFER).map_err(Stop::Write)?;
-        };
-        if end_bit.div_ceil(8) != entry.compressed_size {
-            return Err(Stop::wrong("bytes stand behind the end of its deflate stream"));
-        }
-        let whole = (end_bit / 8 - base) as usize;
-        self.gzip.raw(&input[..whole]);
-        let over = (end_bit % 8) as u32;
-        if over > 0 {
-            self.gzip.put(u32::from(input[whole]) & ((1 << over) - 1), over);
+            input.drain(..whole);
+            self.inflate.forget(whole);
+            self.send_gzip(PIECE).map_err(Stop::Write)?;
         }
         self.input = input;
-        self.send_gzip(BUFFER).map_err(Stop::Write)?;
+        self.send_gzip(PIECE).map_err(Stop::Write)?;
         check.finish().map_err(Stop::Content)
     }
 
-    /// Inflates all of `input`, which starts at byte `offset` of the stream; tells `header` where each next block starts
-    /// and answers with the bit at which the stream ends, if it does.
+    /// Inflates `input` into the tar; tells whether the stream ended.
     fn inflate_all(
         &mut self,
-        mut input: &[u8],
-        mut offset: u64,
+        input: &mut [u8],
+        whole: bool,
         check: &mut ContentCheck<'_>,
-        header: &mut dyn FnMut(u64),
-    ) -> Result<Option<u64>, Stop> {
+    ) -> Result<bool, Stop> {
         loop {
-            let filled = self.tar.len();
-            let step = self
+            let before = self.tar.len();
+            let pause = self
                 .inflate
-                .step(input, &mut self.tar, BUFFER)
-                .map_err(Stop::wrong)?;
-            check.update(&self.tar[filled..]).map_err(Stop::Content)?;
-            self.tar_size += (self.tar.len() - filled) as u64;
+                .run(input, whole, &mut self.tar)
+                .map_err(Stop::stream)?;
+            let made = &self.tar.bytes()[before..];
+            check.update(made).map_err(Stop::Content)?;
+            self.tar_size += made.len() as u64;
             if let Some(toc) = &mut self.toc {
-                toc.bytes(&self.tar[filled..]);
+                toc.bytes(made);
             }
-            let idle = step.taken == 0 && self.tar.len() == filled && step.boundary.is_none();
-            input = &input[step.taken..];
-            offset += step.taken as u64;
-            if self.tar.len() == BUFFER {
-                self.send_tar().map_err(Stop::Write)?;
-            } else if idle {
-                return Ok(None);
-            }
-            if let Some(boundary) = step.boundary {
-                let bit = 8 * offset - u64::from(boundary.unused_bits);
-                if boundary.last {
-                    return if input.is_empty() {
-                        Ok(Some(bit))
-                    } else {
-                        Err(Stop::wrong("bytes stand behind the end of its deflate stream"))
-                    };
-                }
-                header(bit);
+            match pause {
+                Pause::Output => self.send_tar().map_err(Stop::Write)?,
+                Pause::Input => return Ok(false),
+                Pause::End => return Ok(true),
             }
         }
     }
@@ -483,36 +384,6 @@ impl Splicer {
     }
 }
 
-/// Finds the header of the stream's last block: every block's header is looked at as soon as its byte is there.
-struct LastBlock {
-    /// The bit where the next block starts, not looked at yet.
-    next_header: Option<u64>,
-    /// The BFINAL bit to clear.
-    bit: Option<u64>,
-}
-
-impl Default for LastBlock {
-    fn default() -> Self {
-        Self {
-            next_header: Some(0),
-            bit: None,
-        }
-    }
-}
-
-impl LastBlock {
-    fn look(&mut self, input: &[u8], base: u64) {
-        if let Some(bit) = self.next_header
-            && let Some(byte) = input.get((bit / 8 - base) as usize)
-        {
-            self.next_header = None;
-            if byte >> (bit % 8) & 1 == 1 {
-                self.bit = Some(bit);
-            }
-        }
-    }
-}
-
 /// Why copying an entry stopped.
 enum Stop {
     Content(ContentError),
@@ -522,6 +393,10 @@ enum Stop {
 impl Stop {
     fn wrong(rule: &'static str) -> Self {
         Self::Content(ContentError::Wrong(rule))
+    }
+
+    fn stream(error: BadStream) -> Self {
+        Self::wrong(error.rule())
     }
 }
 

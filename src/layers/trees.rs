@@ -1,7 +1,7 @@
 //! Layers of trees: under a key that somebody gives, or remembered by what is in them.
 
 use super::recipe::{self, Form};
-use super::splice::splice;
+use super::splice::{Threads, splice};
 use super::{LAYER_RECORD, LayerError, LayerRecord, MadeLayer, Origin, stored, stored_layer};
 use crate::digest::{Digest, Hasher};
 use crate::store::Store;
@@ -77,7 +77,7 @@ fn tree_record(
     mtime: u64,
     title: &str,
 ) -> Result<LayerRecord, LayerError> {
-    let (spliced, writer) = splice(store.writer()?, form, mtime, |splicer| {
+    let (spliced, writer) = splice(store.writer()?, form, mtime, Threads::Two, |splicer| {
         for (path, node) in tree.iter() {
             match node {
                 Node::Directory { mode } => splicer.directory(path, *mode)?,

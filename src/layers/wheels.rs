@@ -6,7 +6,7 @@ use std::fs::File;
 
 use super::install::{self, Content, Placed, Scheme};
 use super::recipe::{Form, Part, Recipe};
-use super::splice::{SpliceError, Splicer, splice};
+use super::splice::{SpliceError, Splicer, Threads, splice};
 use super::{LAYER_RECORD, LayerError, LayerRecord, MadeLayer, Origin, stored_layer};
 use crate::digest::Digest;
 use crate::python::wheel::{self, ContentCheck, ContentError, Wheel};
@@ -112,20 +112,32 @@ pub fn layers_from_wheels(
     reporter: &dyn Reporter,
 ) -> Result<Vec<MadeLayer>, LayerError> {
     use rayon::prelude::*;
-    let size = |index: &usize| -> u64 {
-        recipes[*index]
-            .wheels
-            .iter()
-            .map(|wheel| wheel.expanded_size())
-            .sum()
-    };
+    let sizes: Vec<u64> = recipes
+        .iter()
+        .map(|one| one.wheels.iter().map(|wheel| wheel.expanded_size()).sum())
+        .collect();
     let mut order: Vec<usize> = (0..recipes.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(size(index)));
+    order.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
+    let mut left: u64 = sizes.iter().sum();
+    let processors = rayon::current_num_threads() as u64;
+    let order: Vec<(usize, Threads)> = order
+        .into_iter()
+        .map(|index| {
+            // While the others keep every processor busy, a second thread would only be in their way.
+            let alone = sizes[index].saturating_mul(processors) >= left;
+            left -= sizes[index];
+            let threads = match alone && processors > 1 {
+                true => Threads::Two,
+                false => Threads::One,
+            };
+            (index, threads)
+        })
+        .collect();
     // Not in halves, as a slice is shared out: whoever is free takes the next.
     let mut made = order
         .into_iter()
         .par_bridge()
-        .map(|index| Ok((index, layer_from_wheels(store, &recipes[index], reporter)?)))
+        .map(|(index, threads)| Ok((index, layer(store, &recipes[index], threads, reporter)?)))
         .collect::<Result<Vec<_>, LayerError>>()?;
     made.sort_by_key(|(index, _)| *index);
     Ok(made.into_iter().map(|(_, layer)| layer).collect())
@@ -135,6 +147,15 @@ pub fn layers_from_wheels(
 pub fn layer_from_wheels(
     store: &Store,
     ingredients: &Ingredients<'_>,
+    reporter: &dyn Reporter,
+) -> Result<MadeLayer, LayerError> {
+    layer(store, ingredients, Threads::Two, reporter)
+}
+
+fn layer(
+    store: &Store,
+    ingredients: &Ingredients<'_>,
+    threads: Threads,
     reporter: &dyn Reporter,
 ) -> Result<MadeLayer, LayerError> {
     let key = ingredients.recipe.key();
@@ -152,7 +173,9 @@ pub fn layer_from_wheels(
     }
     let total = ingredients.wheels.iter().map(|wheel| wheel.expanded_size()).sum();
     let task = reporter.start(&format!("layer {title}"), Unit::Bytes, Some(total));
-    let outcome = make(store, ingredients, title, &|count| reporter.advance(task, count));
+    let outcome = make(store, ingredients, (title, threads), &|count| {
+        reporter.advance(task, count)
+    });
     reporter.finish(task);
     let record = outcome?;
     store.keep_record(LAYER_RECORD, &key.to_string(), &record)?;
@@ -178,7 +201,7 @@ struct Opened<'a> {
 fn make(
     store: &Store,
     ingredients: &Ingredients<'_>,
-    title: String,
+    (title, threads): (String, Threads),
     done: &dyn Fn(u64),
 ) -> Result<LayerRecord, LayerError> {
     let scheme = Scheme::image(ingredients.recipe.python);
@@ -198,7 +221,7 @@ fn make(
     let prefix = &ingredients.recipe.prefix;
     let mut all = false;
     let form = ingredients.recipe.form;
-    let outcome = splice(store.writer()?, form, 0, |splicer| {
+    let outcome = splice(store.writer()?, form, 0, threads, |splicer| {
         all = fill(splicer, prefix, &opened, done)?;
         Ok(())
     });
@@ -273,7 +296,7 @@ fn blame(
 /// Folders first, then each wheel's files in the order of their bytes in it. A path that two wheels share is written once. Gives
 /// whether every file of every wheel was read.
 fn fill(
-    splicer: &mut Splicer,
+    splicer: &mut Splicer<'_>,
     prefix: &str,
     opened: &[Opened<'_>],
     done: &dyn Fn(u64),

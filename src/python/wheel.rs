@@ -24,7 +24,6 @@ use super::entry_point;
 use super::metadata::Metadata;
 use super::record::{self, RecordError};
 use crate::digest::Digest;
-pub(crate) use content::BAD_STREAM;
 pub use content::{ContentCheck, ContentError, read_entry};
 pub use modules::import_names;
 

@@ -93,7 +93,7 @@ impl Toc {
     }
 }
 
-impl Splicer {
+impl Splicer<'_> {
     /// The landmark, which comes first.
     pub(super) fn landmark(&mut self) -> Result<(), SpliceError> {
         match self.toc {

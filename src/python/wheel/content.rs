@@ -2,6 +2,7 @@
 
 use super::Entry;
 use crate::digest::Hasher;
+use crate::inflate::{BadStream, Inflater, Output, PADDING, Pause};
 use crate::python::archive::{Method, ReadAt};
 
 /// Hands an entry's content over in pieces, checking CRC, size and digest on the way: after `Ok`, it was what the wheel's
@@ -12,58 +13,62 @@ pub fn read_entry<S: ReadAt + ?Sized>(
     take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<(), ContentError> {
     let mut check = ContentCheck::new(entry);
-    let mut input = vec![0; (64 << 10).min(entry.compressed_size as usize)];
-    let mut output = match entry.method {
-        Method::Stored => Vec::new(),
-        Method::Deflated => vec![0; 128 << 10],
+    let mut hand_over = |bytes: &[u8]| {
+        check.update(bytes)?;
+        take(bytes).map_err(ContentError::Write)
     };
-    let mut inflate = flate2::Decompress::new(false);
-    let mut at = 0;
+    let mut input = Vec::new();
+    let mut inflater = Inflater::new();
+    let mut output = Output::new();
+    inflater.begin(&mut output);
     let mut ended = entry.method == Method::Stored;
+    let mut at = 0;
     while at < entry.compressed_size {
-        let count = input.len().min((entry.compressed_size - at) as usize);
-        let input = &mut input[..count];
+        let kept = input.len();
+        let count = READ.min(entry.compressed_size - at);
+        input.resize(kept + count as usize, 0);
         source
-            .read_exact_at(input, entry.data_offset + at)
+            .read_exact_at(&mut input[kept..], entry.data_offset + at)
             .map_err(ContentError::Read)?;
-        at += count as u64;
+        at += count;
         if entry.method == Method::Stored {
-            check.update(input)?;
-            take(input).map_err(ContentError::Write)?;
+            hand_over(&input)?;
+            input.clear();
             continue;
         }
-        let mut rest = &input[..];
-        loop {
-            if ended {
-                if rest.is_empty() {
-                    break;
-                }
-                return Err(ContentError::Wrong(
-                    "bytes stand behind the end of its deflate stream",
-                ));
+        input.resize(input.len() + PADDING, 0);
+        let whole = at == entry.compressed_size;
+        ended = loop {
+            let pause = inflater
+                .run(&mut input, whole, &mut output)
+                .map_err(|error| ContentError::Wrong(error.rule()))?;
+            hand_over(output.bytes())?;
+            output.clear();
+            match pause {
+                Pause::Output => {}
+                Pause::Input => break false,
+                Pause::End => break true,
             }
-            let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
-            let status = inflate
-                .decompress(rest, &mut output, flate2::FlushDecompress::None)
-                .map_err(|_| ContentError::Wrong(BAD_STREAM))?;
-            let taken = (inflate.total_in() - before_in) as usize;
-            let made = (inflate.total_out() - before_out) as usize;
-            rest = &rest[taken..];
-            check.update(&output[..made])?;
-            take(&output[..made]).map_err(ContentError::Write)?;
-            ended = status == flate2::Status::StreamEnd;
-            if !ended && taken == 0 && made == 0 {
-                break;
-            }
+        };
+        input.truncate(input.len() - PADDING);
+        let used = inflater.position().div_ceil(8);
+        if ended && (!whole || used != input.len()) {
+            return Err(ContentError::Wrong(
+                "bytes stand behind the end of its deflate stream",
+            ));
         }
+        let used = inflater.position() / 8;
+        input.drain(..used);
+        inflater.forget(used);
     }
     if !ended {
-        return Err(ContentError::Wrong("its deflate stream has no end"));
+        return Err(ContentError::Wrong(BadStream::Endless.rule()));
     }
     check.finish()
 }
 
-pub(crate) const BAD_STREAM: &str = "its deflate stream is broken";
+/// How much of an entry is read at once, in bytes.
+const READ: u64 = 64 << 10;
 
 /// Compares content with what an entry promises, piece by piece.
 pub struct ContentCheck<'a> {
