@@ -14,9 +14,7 @@ mod tables;
 
 use std::ops::Range;
 
-use tables::{
-    Bits, DISTANCE_BITS, END, Entry, HEADER_BITS, LITERAL, LITERAL_BITS, SPECIAL, Tables, WRONG,
-};
+use tables::{Bits, DISTANCE_BITS, END, Entry, HEADER_BITS, LITERAL, LITERAL_BITS, SPECIAL, Tables, WRONG};
 
 /// How far back a match may reach, in bytes.
 const WINDOW: usize = 32 << 10;

@@ -1,8 +1,7 @@
 """Making layers from warm wheels, against the least that it can cost (limit.c) and against gzip -6 of the same tar.
 
 Two sets of wheels: pandas + scikit-learn + scipy + numpy + pyarrow, and with xgboost's large one instead. What counts as ours is a whole
-`mlrails image --no-bytecode` whose layers were forgotten, less the same with all layers known: everything in the image is counted, its
-base too, which the limit program is not asked for. Needs gcc, libisal-dev, libdeflate-dev, libssl-dev, zlib1g-dev and skopeo (Debian).
+`mlrails image --no-bytecode` whose layers of wheels were forgotten, less the same with all layers known. Needs gcc, libisal-dev, libdeflate-dev, libssl-dev, zlib1g-dev and skopeo (Debian).
 """
 
 import json
@@ -43,13 +42,20 @@ def make_project(distribution, module, env):
     return folder
 
 
-def wheels_of(project, env):
-    """The wheels' files in the cache, those of the image."""
-    said = subprocess.run([str(MLRAILS), "inspect", "--format", "json", str(project / "dist/churn")], env=env, capture_output=True, text=True, check=True).stdout
+def blobs(env):
+    """The files of the cache by their digest."""
     cache = pathlib.Path(env["MLRAILS_CACHE_DIR"])
-    names = [one["wheel"] for one in json.loads(said)["images"][0]["distributions"]]
     found = {path.name: path for path in cache.rglob("*") if path.is_file() and len(path.name) in (62, 64)}
-    return [next(path for name, path in found.items() if digest.removeprefix("sha256:").endswith(name)) for digest in names]
+    return lambda digest: next(path for name, path in found.items() if digest.removeprefix("sha256:").endswith(name))
+
+
+def inspected(project, env):
+    """The image's wheels, and the blobs of its layers of wheels, in the cache."""
+    said = subprocess.run([str(MLRAILS), "inspect", "--format", "json", str(project / "dist/churn")], env=env, capture_output=True, text=True, check=True).stdout
+    image = json.loads(said)["images"][0]
+    blob = blobs(env)
+    layers = [one for one in image["layers"][1:] if one.get("key") and one["title"] != "trained values"]
+    return [blob(one["wheel"]) for one in image["distributions"]], [blob(one["digest"]) for one in layers]
 
 
 def cpu():
@@ -81,11 +87,12 @@ def main():
     details = []
     for name, added in SETS.items():
         project = make_project(*added, env)
-        wheels = wheels_of(project, env)
+        wheels, layers = inspected(project, env)
         image = [MLRAILS, "--project", project, "--quiet", "image", "--no-bytecode", "--allow-stale"]
 
         def forget():
-            call(MLRAILS, "cache", "clean", "--layers", env=env, stdout=subprocess.DEVNULL)
+            for layer in layers:
+                layer.unlink()
             shutil.rmtree(project / "dist", ignore_errors=True)
 
         ours, least, processor = [], [], []

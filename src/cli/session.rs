@@ -86,17 +86,27 @@ impl Session {
 
     /// Runs async work to its end on this invocation's runtime.
     pub fn block_on<F: Future>(&self, work: F) -> Result<F::Output, Failure> {
-        let runtime = match self.runtime.get() {
-            Some(runtime) => runtime,
-            None => {
-                let runtime = tokio::runtime::Builder::new_multi_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(|error| Failure::new(format!("cannot start the network runtime: {error}")))?;
-                self.runtime.get_or_init(|| runtime)
-            }
-        };
-        Ok(runtime.block_on(work))
+        Ok(self.runtime()?.block_on(work))
+    }
+
+    /// Runs async work beside what comes next.
+    pub fn spawn<F>(&self, work: F) -> Result<tokio::task::JoinHandle<F::Output>, Failure>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Ok(self.runtime()?.spawn(work))
+    }
+
+    fn runtime(&self) -> Result<&tokio::runtime::Runtime, Failure> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(format!("cannot start the network runtime: {error}")))?;
+        Ok(self.runtime.get_or_init(|| runtime))
     }
 
     /// A folder of the project's own state, `.mlrails/<name>`, which git is told to leave alone.

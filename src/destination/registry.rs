@@ -2,21 +2,22 @@
 
 use super::{PublishError, Published};
 use crate::oci::{LayerBytes, Publishable, Reference};
-use crate::registry::Registry;
+use crate::registry::{Known, Registry};
 use crate::reporter::Reporter;
 use crate::store::Store;
 
 /// Pushes `image` into `target`'s repository; each of `tags` names it afterwards. Layers that are only in another registry
-/// are brought into `store` first; those in `target`'s registry never travel.
+/// are brought into `store` first; those in `target`'s registry never travel, and what is `known` to be in the repository is not asked for.
 pub async fn publish(
     registry: &Registry,
     target: &Reference,
     tags: &[&str],
     image: &Publishable,
+    known: &Known,
     store: &Store,
     reporter: &dyn Reporter,
 ) -> Result<Published, PublishError> {
-    let pushed = registry.push(target, tags, image, store, reporter).await?;
+    let pushed = registry.push(target, tags, image, known, store, reporter).await?;
     Ok(Published {
         digest: image.digest(),
         location: format!("{}@{}", target.name(), image.digest()),

@@ -12,6 +12,7 @@
 
 mod auth;
 mod keychain;
+mod known;
 mod pull;
 mod push;
 mod stream;
@@ -21,6 +22,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use keychain::{Keychain, KeychainError, Login};
+pub use known::Known;
 pub use pull::Pulled;
 pub use push::Pushed;
 

@@ -6,6 +6,7 @@
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::header;
 
+use super::known::Known;
 use super::stream::Content;
 use super::upload::{Begun, Blob, Place, upload};
 use super::{Registry, RegistryError};
@@ -48,12 +49,14 @@ enum Done {
 
 impl Registry {
     /// Puts `image` into `target`'s repository, and each of `tags` on it. Layers whose bytes are in other registries
-    /// are brought into `store` first; those that are in the same one never travel.
+    /// are brought into `store` first; those that are in the same one never travel. What is `known` to be there is not asked for; where
+    /// the registry then says otherwise, everything is.
     pub async fn push(
         &self,
         target: &Reference,
         tags: &[&str],
         image: &Publishable,
+        known: &Known,
         store: &Store,
         reporter: &dyn Reporter,
     ) -> Result<Pushed, RegistryError> {
@@ -69,8 +72,27 @@ impl Registry {
             host: &host,
             target,
         };
+        let first = self.put(&place, tags, image, known, store, reporter).await;
+        match first {
+            Err(RegistryError::Push { source, .. }) if !known.is_empty() && !source.is_temporary() => {
+                self.put(&place, tags, image, &Known::default(), store, reporter)
+                    .await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn put(
+        &self,
+        place: &Place<'_>,
+        tags: &[&str],
+        image: &Publishable,
+        known: &Known,
+        store: &Store,
+        reporter: &dyn Reporter,
+    ) -> Result<Pushed, RegistryError> {
         let pushed = futures::stream::iter(parts(image))
-            .map(|part| self.bring_across(&place, part, store, reporter))
+            .map(|part| self.bring_across(place, part, known, store, reporter))
             .buffer_unordered(AT_ONCE)
             .try_fold(Pushed::default(), |mut pushed, (part, done)| {
                 let layers = usize::from(matches!(part.kind, Kind::Layer(_)));
@@ -89,12 +111,14 @@ impl Registry {
             .await?;
         if let Publishable::Index(index) = image {
             for one in &index.images {
-                manifest(&place, &one.digest().to_string(), one.media_type, &one.manifest).await?;
+                let name = one.digest().to_string();
+                manifest(place, &name, known, one.media_type, &one.manifest).await?;
             }
         }
         let by_digest = image.digest().to_string();
-        for name in std::iter::once(by_digest.as_str()).chain(tags.iter().copied()) {
-            manifest(&place, name, image.media_type(), image.manifest()).await?;
+        let names = if tags.is_empty() { &[&by_digest[..]] } else { tags };
+        for name in names {
+            manifest(place, name, known, image.media_type(), image.manifest()).await?;
         }
         Ok(pushed)
     }
@@ -103,10 +127,11 @@ impl Registry {
         &self,
         place: &Place<'_>,
         part: Part<'a>,
+        known: &Known,
         store: &Store,
         reporter: &dyn Reporter,
     ) -> Result<(Part<'a>, Done), RegistryError> {
-        match self.across(place, &part, store, reporter).await {
+        match self.across(place, &part, known, store, reporter).await {
             Ok(done) => Ok((part, done)),
             Err(RegistryError::Http(source)) => Err(named(place, &part.blob.title, source)),
             Err(error) => Err(error),
@@ -117,10 +142,14 @@ impl Registry {
         &self,
         place: &Place<'_>,
         part: &Part<'_>,
+        known: &Known,
         store: &Store,
         reporter: &dyn Reporter,
     ) -> Result<Done, RegistryError> {
         let blob = &part.blob;
+        if known.has(&blob.digest) {
+            return Ok(Done::Reused);
+        }
         // A manifest of this very repository names it, or so whoever read that says: the registry keeps what a manifest
         // names, and refuses the new manifest if it did not.
         if let Kind::Layer(layer) = part.kind
@@ -221,6 +250,7 @@ fn parts(image: &Publishable) -> Vec<Part<'_>> {
 async fn manifest(
     place: &Place<'_>,
     name: &str,
+    known: &Known,
     media_type: &str,
     bytes: &bytes::Bytes,
 ) -> Result<(), RegistryError> {
@@ -235,8 +265,14 @@ async fn manifest(
         .body(bytes.clone());
     let title = || format!("the manifest {name}");
     let answer = async {
-        let found = place.host.send(question, &scopes).await?;
-        if found.status == StatusCode::OK && found.header("docker-content-digest") == Some(&digest) {
+        let is_there = match known.named(name) {
+            Some(found) => found.to_string() == digest,
+            None => {
+                let found = place.host.send(question, &scopes).await?;
+                found.status == StatusCode::OK && found.header("docker-content-digest") == Some(&digest)
+            }
+        };
+        if is_there {
             return Ok(());
         }
         let response = place.host.send(put, &scopes).await?;

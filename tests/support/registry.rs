@@ -221,6 +221,13 @@ impl Server {
         digest
     }
 
+    /// Loses a blob, as a registry's collector might.
+    pub fn drop_blob(&self, repository: &str, digest: Digest) {
+        if let Some(blobs) = self.kept().blobs.get_mut(repository) {
+            blobs.remove(&digest.to_string());
+        }
+    }
+
     pub fn manifest(&self, repository: &str, name: &str) -> Option<Vec<u8>> {
         let key = (repository.to_owned(), name.to_owned());
         self.kept().manifests.get(&key).map(|(_, bytes)| bytes.clone())

@@ -115,6 +115,7 @@ fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failu
     let lock = decide::locked(&project, &targets, args, session)?;
     let mut sums = Sums::read(project.root())?;
     let network = previous::Network::new(args, &names, session)?;
+    network.look_ahead(&names)?;
     let mut images = Vec::new();
     let mut made = Vec::new();
     for platform in &targets.platforms {

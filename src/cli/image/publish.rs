@@ -76,7 +76,9 @@ pub fn publish(
         let registries = network.registry()?;
         if args.push {
             for (target, tags) in by_repository(tags) {
-                let pushed = registry::publish(&registries, target, &tags, &image, &store, &*reporter);
+                let known = network.known(target)?;
+                let pushed =
+                    registry::publish(&registries, target, &tags, &image, &known, &store, &*reporter);
                 let done = session.block_on(pushed)??;
                 next = Some(format!("podman run -p 8080:8080 {}", done.location));
                 places.push(Place {

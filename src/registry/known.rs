@@ -1,0 +1,66 @@
+//! What a repository is known to hold before anything is pushed to it: what the image there now consists of.
+//!
+//! One manifest is read where otherwise each blob would be asked for. A registry keeps what a manifest of the same repository
+//! names, and refuses a new manifest if it did not.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Registry;
+use crate::digest::Digest;
+use crate::oci::manifest::ImageManifest;
+use crate::oci::{Document, Reference};
+
+/// Blobs and names of one repository. Empty: nothing is known, and everything is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    names: BTreeMap<String, Digest>,
+    blobs: HashSet<Digest>,
+}
+
+impl Known {
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.blobs.is_empty()
+    }
+
+    pub(super) fn has(&self, blob: &Digest) -> bool {
+        self.blobs.contains(blob)
+    }
+
+    fn holds(&mut self, manifest: Digest, image: &ImageManifest) {
+        self.names.insert(manifest.to_string(), manifest);
+        self.blobs.insert(image.config.digest);
+        self.blobs.extend(image.layers.iter().map(|(layer, _)| layer.digest));
+    }
+
+    /// The manifest that `name`, a tag or a digest, is known to name.
+    pub(super) fn named(&self, name: &str) -> Option<&Digest> {
+        self.names.get(name)
+    }
+}
+
+impl Registry {
+    /// What is in `target`'s repository, as far as the manifest that `target` names now tells. What goes wrong is no error: then it is not
+    /// known, and who pushes meets it again.
+    pub async fn known(&self, target: &Reference) -> Known {
+        let mut known = Known::default();
+        let Ok(pulled) = self.manifest(target).await else {
+            return known;
+        };
+        known
+            .names
+            .insert(target.tag_or_latest().to_owned(), pulled.digest);
+        match &pulled.document {
+            Document::Image(image) => known.holds(pulled.digest, image),
+            Document::Index(index) => {
+                for (entry, _) in index.images() {
+                    if let Ok(child) = self.manifest(&target.at(entry.digest)).await
+                        && let Document::Image(image) = &child.document
+                    {
+                        known.holds(child.digest, image);
+                    }
+                }
+            }
+        }
+        known
+    }
+}
