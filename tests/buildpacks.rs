@@ -4,17 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use mlrails::digest::Digest;
-use mlrails::lock::Lock;
-use mlrails::lock::base::Base;
 use mlrails::targets::buildpack::{self, Additions, Facts};
-use serde_json::json;
 
-use crate::support::debian::Published;
-use crate::support::driver::Mlrails;
-use crate::support::index::{Server, Shelf};
-use crate::support::road::image_of;
-use crate::support::validator::{merged, validate};
+use crate::support::small::Small;
 
 fn facts(distributions: &[&str]) -> Facts<'static> {
     Facts {
@@ -158,118 +150,22 @@ fn two_that_disagree_are_named() {
     assert_eq!(error, "the buildpacks a and b set X to different values");
 }
 
-/// A project of its own with a trained value, an index and a Debian archive, all of this process.
-struct Bench {
-    home: tempfile::TempDir,
-    folder: std::path::PathBuf,
-    index: Server,
-    debian: Published,
-}
-
-impl Bench {
-    fn new(dependencies: &str, format: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let folder = home.path().join("demo");
-        let index = Shelf::default()
-            .wheel("lightgbm", "4.6.0", &[])
-            .wheel("xgboost", "3.0.0", &[])
-            .wheel("boosted", "1.0", &["Requires-Dist: lightgbm"])
-            .wheel("transformers", "4.50", &[])
-            .wheel("granian", "2.8.7", &[])
-            .wheel("msgspec", "0.20", &[])
-            .serve();
-        let debian = Published::new();
-        debian.bookworm();
-        let bench = Self {
-            home,
-            folder,
-            index,
-            debian,
-        };
-        fs::write(bench.home.path().join("keyring"), bench.debian.key.public()).unwrap();
-        bench.write("pyproject.toml", &format!("[project]\nname = \"demo\"\nversion = \"1\"\nrequires-python = \">=3.11\"\ndependencies = [{dependencies}]\n"));
-        bench.write(".python-version", "3.11\n");
-        bench.write("src/demo/__init__.py", "");
-        bench.write("src/demo/train.py", "def model(rows):\n    return 1\n");
-        bench.write("src/demo/data.py", "def rows():\n    return [1]\n");
-        bench.write(
-            "src/demo/serve.py",
-            "def predict(model, request: list[dict]) -> list[float]:\n    return [1.0 for _ in request]\n",
-        );
-        let value = "a tree";
-        bench.write("artifacts/model.txt", value);
-        let files = json!({ "schema": 1, "values": { "model": {
-            "file": "model.txt", "format": format, "sha256": Digest::of(value.as_bytes()).hex(), "size": value.len(),
-        } } });
-        bench.write("artifacts/files.json", &files.to_string());
-        let run = json!({
-            "schema": 1, "mlrails": "0.1.0", "python": "3.11.2", "nodes": {},
-            "request": { "node": "predict", "kind": "records", "columns": [] },
-        });
-        bench.write("artifacts/run.json", &run.to_string());
-        bench
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.folder.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn on(&self, words: &[&str]) -> Mlrails {
-        Mlrails::new(self.home.path())
-            .env("UV_DEFAULT_INDEX", self.index.index())
-            .env(
-                "MLRAILS_DEBIAN_MIRROR",
-                format!("file://{}", self.debian.path("debian").display()),
-            )
-            .env("MLRAILS_DEBIAN_SNAPSHOT", "off")
-            .env("MLRAILS_DEBIAN_KEYRING", self.home.path().join("keyring"))
-            .project(&self.folder)
-            .args(words)
-    }
-
-    /// Whether the locked base has OpenMP, on each platform.
-    fn has_openmp(&self) -> Vec<bool> {
-        let lock = Lock::read(&self.folder.join("pylock.toml")).unwrap().unwrap();
-        let Base::Debian(base) = Base::from_table(&lock.mlrails.base.unwrap()).unwrap() else {
-            panic!("a base of another kind");
-        };
-        let lists = base.packages.values();
-        lists
-            .map(|debs| debs.iter().any(|deb| deb.name == "libgomp1"))
-            .collect()
-    }
-
-    /// The paths and the environment of the image.
-    fn image(&self) -> (Vec<String>, Vec<String>) {
-        self.on(&["image", "--no-bytecode", "--allow-stale"])
-            .run()
-            .expect(0);
-        let layout = self.folder.join("dist/demo");
-        let (_, config) = image_of(&layout);
-        let environment = config["config"]["Env"].as_array().unwrap().iter();
-        let environment = environment.map(|set| set.as_str().unwrap().to_owned()).collect();
-        (merged(&validate(&layout)).into_keys().collect(), environment)
-    }
-}
-
 const OPENMP: &str = "usr/lib/triple/libgomp.so.1";
 
 #[test]
 fn a_declared_framework_brings_its_system_library_into_the_locked_base_and_the_image() {
-    let bench = Bench::new("\"lightgbm\"", "json");
+    let bench = Small::new("\"lightgbm\"", "json");
     bench
         .on(&["lock", "--platform", "linux/amd64", "--platform", "linux/arm64"])
         .run()
         .expect(0);
-    assert_eq!(bench.has_openmp(), [true, true]);
+    assert_eq!(bench.has("libgomp1"), [true, true]);
     let (paths, _) = bench.image();
     assert!(paths.iter().any(|path| path == OPENMP), "{paths:?}");
     // xgboost's wheels bring their own.
-    let bench = Bench::new("\"xgboost\"", "json");
+    let bench = Small::new("\"xgboost\"", "json");
     bench.on(&["lock", "--platform", "linux/amd64"]).run().expect(0);
-    assert_eq!(bench.has_openmp(), [false]);
+    assert_eq!(bench.has("libgomp1"), [false]);
     let (paths, _) = bench.image();
     assert!(!paths.iter().any(|path| path == OPENMP));
 }
@@ -277,14 +173,14 @@ fn a_declared_framework_brings_its_system_library_into_the_locked_base_and_the_i
 /// What is trained says what serves it, when the framework comes with something else: the base is chosen anew once a run has shown it.
 #[test]
 fn a_trained_values_format_is_enough() {
-    let bench = Bench::new("\"boosted\"", "json");
+    let bench = Small::new("\"boosted\"", "json");
     bench.on(&["lock", "--platform", "linux/amd64"]).run().expect(0);
-    assert_eq!(bench.has_openmp(), [false]);
-    let bench = Bench::new("\"boosted\"", "lightgbm");
+    assert_eq!(bench.has("libgomp1"), [false]);
+    let bench = Small::new("\"boosted\"", "lightgbm");
     let record = fs::read_to_string(bench.folder.join("artifacts/files.json")).unwrap();
     fs::remove_file(bench.folder.join("artifacts/files.json")).unwrap();
     bench.on(&["lock", "--platform", "linux/amd64"]).run().expect(0);
-    assert_eq!(bench.has_openmp(), [false]);
+    assert_eq!(bench.has("libgomp1"), [false]);
     bench.write("artifacts/files.json", &record);
     bench
         .on(&["image", "--locked", "--no-bytecode", "--allow-stale"])
@@ -293,12 +189,12 @@ fn a_trained_values_format_is_enough() {
         .says(&["--locked forbids"]);
     let (paths, _) = bench.image();
     assert!(paths.iter().any(|path| path == OPENMP), "{paths:?}");
-    assert_eq!(bench.has_openmp(), [true]);
+    assert_eq!(bench.has("libgomp1"), [true]);
 }
 
 #[test]
 fn an_image_starts_as_its_frameworks_want() {
-    let bench = Bench::new("\"transformers\"", "json");
+    let bench = Small::new("\"transformers\"", "json");
     bench.write("src/demo/serve.py", "import transformers\n\n\ndef predict(model, request: list[dict]) -> list[float]:\n    return [1.0 for _ in request]\n");
     bench.write("mlrails.toml", "[image]\nbuildpacks = \"packs\"\n");
     bench.write("packs/pins.toml", "name = \"pins\"\ndescription = \"\"\n[detect]\nformats = [\"json\"]\n[launch.environment]\nOMP_NUM_THREADS = \"2\"\n");

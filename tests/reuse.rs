@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::support::driver::{Mlrails, Outcome};
 use crate::support::registry::{Asked, Server, Settings};
 use crate::support::road::{Road, road};
+use crate::support::small::Small;
 use crate::support::validator::validate;
 
 /// An index and a mirror that refuse, and count.
@@ -253,6 +254,63 @@ fn another_repository_of_the_registry_is_mounted_from() {
     assert_eq!(brought.expect(0).stdout.trim(), machine.road.digest());
     validate(&layout);
     assert_eq!(machine.refusing.count(), 0);
+}
+
+/// Every platform's image of an index, on a machine that has nothing: from the tag that is pushed to, and from another repository.
+#[test]
+fn an_index_of_two_platforms_is_reused() {
+    let small = Small::new("\"xgboost\"", "json");
+    let serve = |note: &str| {
+        let predict =
+            "def predict(model, request: list[dict]) -> list[float]:\n    return [1.0 for _ in request]\n";
+        small.write(
+            "src/demo/serve.py",
+            &format!("import xgboost\n\n\n{predict}{note}"),
+        );
+    };
+    serve("");
+    let platforms = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
+    small.on(&[&["lock"][..], &platforms].concat()).run().expect(0);
+    let (registry, refusing) = (Server::start(Settings::default()), Refusing::start());
+    let image = |name: &str, more: &[&str]| {
+        let tag = format!("{}/{name}", registry.host);
+        let words = ["image", "--no-bytecode", "--allow-stale", "--push", "--tag", &tag];
+        [&words[..], &platforms, more]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let warm = |words: Vec<String>| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        small.on(&words).run().expect(0)
+    };
+    let empty = |words: Vec<String>| {
+        let home = tempfile::tempdir().unwrap();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (_, sent) = (registry.asked(), registry.sent());
+        let outcome = small
+            .from(home.path(), &refusing.url, &refusing.url, &words)
+            .run()
+            .expect(0);
+        assert_eq!(refusing.count(), 0, "{}", outcome.stderr);
+        let asked = registry.asked();
+        let received: usize = asked.iter().map(|one| one.read).sum();
+        assert!(received < 200_000 && registry.sent() - sent < 200_000);
+        (outcome, asked)
+    };
+    warm(image("demo:1", &[]));
+    serve("\n\nNOTE = 1\n");
+    let (built, asked) = empty(image("demo:1", &["--locked"]));
+    assert!(asked.len() < 30, "{}: {asked:#?}", asked.len());
+    let index: Value = serde_json::from_slice(&registry.manifest("demo", "1").unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
+    let from = format!("{}/demo:1", registry.host);
+    let (elsewhere, asked) = empty(image("other:1", &["--locked", "--cache-from", &from]));
+    assert!(asked.iter().any(|one| one.path.contains("mount=")), "{asked:#?}");
+    // The very index that a machine with everything makes.
+    let known = warm(image("demo:1", &[]));
+    assert_eq!([&built.stdout, &elsewhere.stdout], [&known.stdout, &known.stdout]);
 }
 
 #[test]

@@ -29,7 +29,8 @@ impl Known {
     fn holds(&mut self, manifest: Digest, image: &ImageManifest) {
         self.names.insert(manifest.to_string(), manifest);
         self.blobs.insert(image.config.digest);
-        self.blobs.extend(image.layers.iter().map(|(layer, _)| layer.digest));
+        self.blobs
+            .extend(image.layers.iter().map(|(layer, _)| layer.digest));
     }
 
     /// The manifest that `name`, a tag or a digest, is known to name.

@@ -7,6 +7,7 @@ pub mod peers;
 pub mod registry;
 pub mod road;
 pub mod sdists;
+pub mod small;
 pub mod store;
 pub mod validator;
 pub mod wheels;
