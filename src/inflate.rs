@@ -356,7 +356,7 @@ impl Inflater {
             () => {
                 // SAFETY: `next` is at least eight bytes before the end of `input`.
                 bits |= unsafe { u64::from_le(next.cast::<u64>().read_unaligned()) } << (count & 63);
-                next = next.wrapping_add((count as usize >> 3 & 7 ^ 7));
+                next = next.wrapping_add((count as usize >> 3 & 7) ^ 7);
                 count |= 56;
             };
         }

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::interrupt::Program;
-use crate::layers::unpack::{UnpackError, unpack};
+use crate::layers::unpack::{UnpackError, find, unpack};
 use crate::oci::Image;
 
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub fn verify(image: &Image, scratch: &Path) -> Result<Verified, VerifyError> {
     unpack(&image.layers, root)?;
 
     let python = config.config.entrypoint.first().cloned().unwrap_or_default();
-    let interpreter = inside(root, &python, 8).ok_or_else(|| VerifyError::Start {
+    let interpreter = find(root, &python).ok_or_else(|| VerifyError::Start {
         path: python.clone(),
         source: std::io::ErrorKind::NotFound.into(),
     })?;
@@ -93,7 +93,7 @@ pub fn verify(image: &Image, scratch: &Path) -> Result<Verified, VerifyError> {
         "amd64" => ("lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu"),
         _ => ("lib/ld-linux-aarch64.so.1", "aarch64-linux-gnu"),
     };
-    let loader = inside(root, loader, 8).ok_or_else(|| VerifyError::Start {
+    let loader = find(root, loader).ok_or_else(|| VerifyError::Start {
         path: loader.to_owned(),
         source: std::io::ErrorKind::NotFound.into(),
     })?;
@@ -175,45 +175,6 @@ fn output(command: &mut Command) -> std::io::Result<Output> {
         stdout,
         stderr,
     })
-}
-
-/// The file that `path` is in the image, with links followed inside `root`; `None` if there is none.
-fn inside(root: &Path, path: &str, links: u32) -> Option<std::path::PathBuf> {
-    let mut found = root.to_owned();
-    let mut parts = Path::new(path).components();
-    while let Some(part) = parts.next() {
-        let std::path::Component::Normal(name) = part else {
-            continue;
-        };
-        found.push(name);
-        let data = std::fs::symlink_metadata(&found).ok()?;
-        if data.is_symlink() {
-            let target = std::fs::read_link(&found).ok()?;
-            let base = if target.is_absolute() {
-                Path::new("/")
-            } else {
-                found.parent()?.strip_prefix(root).ok()?
-            };
-            let next = base.join(&target).join(parts.as_path());
-            // `..` in a link is resolved by name: the image's links are plain ones.
-            let mut plain = std::path::PathBuf::new();
-            for part in next.components() {
-                match part {
-                    std::path::Component::ParentDir => {
-                        plain.pop();
-                    }
-                    std::path::Component::Normal(name) => plain.push(name),
-                    _ => {}
-                }
-            }
-            return if links == 0 {
-                None
-            } else {
-                inside(root, plain.to_str()?, links - 1)
-            };
-        }
-    }
-    Some(found)
 }
 
 /// The last lines of what a process said.

@@ -153,6 +153,22 @@ fn an_image_stands_on_somebody_elses_base() {
         locked["digests"]["linux/amd64"].as_str().unwrap()
     );
 
+    // The interpreter is the one of Debian's packages, here in somebody's layers: it compiles to the same bytecode.
+    let compiled = |config: &Value| {
+        let listed = config["config"]["Labels"]["dev.mlrails.layers"].as_str().unwrap();
+        let listed: Vec<Value> = serde_json::from_str(listed).unwrap();
+        let of_bytecode = listed.into_iter().filter(|layer| {
+            let title = layer["title"].as_str().unwrap();
+            title.starts_with("bytecode of")
+        });
+        of_bytecode
+            .map(|layer| format!("{} {}", layer["title"], layer["diff_id"]))
+            .collect::<Vec<_>>()
+    };
+    let of_debian = compiled(&image_of(&bench.road.layout()).1);
+    assert!(of_debian.len() > 3, "{of_debian:?}");
+    assert_eq!(compiled(&config), of_debian);
+
     // Everything is at hand: nobody is asked, and the same image comes of it.
     bench.asked();
     bench.image(&["--base", &base, "--locked"]).expect(0);
@@ -191,7 +207,6 @@ fn the_layers_of_a_base_are_mounted_and_left_alone_afterwards() {
         "--tag",
         &name,
         "--push",
-        "--no-bytecode",
         "--allow-stale",
     ]);
     let sent = bench.registry.sent();

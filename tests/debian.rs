@@ -290,10 +290,14 @@ async fn the_real_archive_gives_a_base_whose_interpreter_compiles() {
 /// Compiled once, the standard library is not even unpacked again.
 fn the_standard_library_is_compiled(store: &Store, base: &Debian) {
     use mlrails::layers::bytecode::{self, Bytecode};
+    use mlrails::layers::interpreter::{self, Interpreter};
     let compile = || {
-        let files = debian::BaseFiles::new(store, base, bytecode::PLATFORM);
-        let unit = bytecode::standard_library(&files).unwrap();
-        match bytecode::compile(&files, &[unit], &Silent).unwrap() {
+        let files = debian::BaseFiles::new(store, base, interpreter::PLATFORM);
+        let key = interpreter::key(&Base::Debian(base.clone())).unwrap();
+        let interpreter = Interpreter::of_debian(&files, key);
+        let (unit, folder) = interpreter.standard_library().unwrap();
+        assert_eq!(folder, "usr/lib/python3.11");
+        match bytecode::compile(&interpreter, &[unit], &Silent).unwrap() {
             Bytecode::Made(units) => Some(
                 units
                     .into_iter()
@@ -320,6 +324,7 @@ fn the_standard_library_is_compiled(store: &Store, base: &Debian) {
 
 fn bytecode_does_not_depend_on_order(store: &Store, base: &Debian) {
     use mlrails::layers::bytecode::{self, Bytecode, Unit};
+    use mlrails::layers::interpreter::{self, Interpreter};
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -351,8 +356,10 @@ fn bytecode_does_not_depend_on_order(store: &Store, base: &Debian) {
                 Ok(sources[path].as_bytes().into())
             }),
         };
-        let files = debian::BaseFiles::new(store, base, bytecode::PLATFORM);
-        match bytecode::compile(&files, &[unit], &Silent).unwrap() {
+        let files = debian::BaseFiles::new(store, base, interpreter::PLATFORM);
+        let key = interpreter::key(&Base::Debian(base.clone())).unwrap();
+        let interpreter = Interpreter::of_debian(&files, key);
+        match bytecode::compile(&interpreter, &[unit], &Silent).unwrap() {
             Bytecode::Made(units) => Some(
                 units
                     .into_iter()

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::sync::OnceLock;
 
 use mlrails::digest::{Digest, Hashing};
 use mlrails::layers::install::{self, Scheme};
+use mlrails::layers::recipe::Recipe;
 use mlrails::layers::{
-    Ingredients, LayerError, MadeLayer, Origin, layer_from_wheels, layers_from_wheels, open_wheel,
+    Ingredients, LayerError, MadeLayer, Ordered, Origin, layer_from_wheels, layers_from_wheels, open_wheel,
     refuse_collisions,
 };
 use mlrails::oci::LayerBytes;
@@ -354,11 +356,33 @@ fn real_wheels_are_accepted_and_come_out_whole() {
         assert!(placed.len() >= wheel.entries.len().min(3), "{name}");
         opened.push(wheel);
     }
-    let recipes: Vec<Ingredients<'_>> = opened
+    let ordered: Vec<Ordered> = opened
         .iter()
-        .map(|wheel| Ingredients::new(PYTHON, vec![wheel]))
+        .enumerate()
+        .map(|(place, wheel)| Ordered {
+            recipe: Recipe::new(PYTHON, [wheel.digest]),
+            wheels: vec![place],
+            size: wheel.size,
+        })
         .collect();
-    let layers = layers_from_wheels(&store, &recipes, &Silent).unwrap();
+    // They arrive one by one, the last first.
+    let arriving: Vec<OnceLock<Wheel>> = opened.iter().map(|_| OnceLock::new()).collect();
+    let layers = layers_from_wheels::<LayerError>(
+        &store,
+        &arriving,
+        &ordered,
+        |arrived| {
+            for (place, wheel) in opened.iter().enumerate().rev() {
+                arriving[place].get_or_init(|| wheel.clone());
+                assert!(arrived(&[place]));
+            }
+            Ok(())
+        },
+        &|_| {},
+        &Silent,
+    )
+    .unwrap();
+    assert_eq!(layers.len(), opened.len());
     for (layer, wheel) in layers.iter().zip(&opened) {
         let found: BTreeMap<String, Digest> = contents(layer)
             .into_iter()

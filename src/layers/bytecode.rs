@@ -1,9 +1,8 @@
 //! Bytecode made beforehand, by the base's own interpreter: what makes a cold start three times faster.
 //!
 //! It takes modules (a path in the image, a source) in units that change together, a wheel each, and gives the files of their
-//! `__pycache__` folders. The interpreter is the base's own build: its packages are unpacked to a folder of the cache and
-//! run from there without root, through their own loader. Another build of the same minor version compiles some modules
-//! differently, and bytecode is the same on every architecture: amd64's interpreter serves every platform.
+//! `__pycache__` folders. Another build of the same minor version compiles some modules differently, so it is the base's own
+//! ([`Interpreter`]); and bytecode is the same on every architecture: amd64's interpreter serves every platform.
 //!
 //! A unit is compiled once per interpreter, ever; results are kept in the store. Where the interpreter cannot run (another
 //! system, another architecture, a folder mounted noexec) there is no bytecode, and whoever asked is told why. A `.pyc` says by
@@ -11,37 +10,31 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
+use super::interpreter::{Interpreter, LOADER, PLATFORM, TRIPLE};
 use super::kept::{KeepError, Kept};
-use crate::debian::{self, BaseFiles, DebianError, Node, Rootfs};
+use super::unpack::UnpackError;
+use crate::debian::DebianError;
 use crate::digest::{Digest, Hasher};
 use crate::interrupt::Program;
-use crate::lock::base::Debian;
 use crate::reporter::{Reporter, Unit as Counted};
 use crate::store::{Store, StoreError};
 use crate::tree::Packed;
 
-const SCRIPT: &str = include_str!("../../templates/bytecode/compile.py");
-
-/// The platform whose interpreter compiles.
-pub const PLATFORM: &str = "linux/amd64";
-const TRIPLE: &str = "x86_64-linux-gnu";
-const LOADER: &str = "ld-linux-x86-64.so.2";
+pub(super) const SCRIPT: &str = include_str!("../../templates/bytecode/compile.py");
 
 /// The store's bucket of compiled units.
 pub(super) const RECORD: &str = "bytecode";
 
 /// Modules that one copy of the interpreter compiles, neighbours within a unit. What an interpreter has seen before can show in a
 /// module's bytecode, so it is part of the key; a copy for each would cost as much as compiling does.
-const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 16;
 
 /// An answer longer than this is not a module's bytecode.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -51,9 +44,13 @@ pub enum BytecodeError {
     #[error(transparent)]
     Debian(#[from] DebianError),
     #[error(transparent)]
+    Image(#[from] UnpackError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cannot unpack the interpreter to {path}")]
     Unpack { path: PathBuf, source: io::Error },
+    #[error("the base has no {path}, which its interpreter needs")]
+    Absent { path: String },
     #[error("cannot read {path} of {unit} to compile it")]
     Source {
         unit: String,
@@ -87,24 +84,18 @@ pub enum Bytecode {
     Impossible(String),
 }
 
-/// Compiles what the store does not have yet, on all cores. CPU work: call it from blocking code. `files` are those of the base
-/// for [`PLATFORM`].
+/// Compiles what the store does not have yet, on all cores. CPU work: call it from blocking code.
 pub fn compile(
-    files: &BaseFiles<'_>,
+    interpreter: &Interpreter<'_>,
     units: &[Unit<'_>],
     reporter: &dyn Reporter,
 ) -> Result<Bytecode, BytecodeError> {
-    let (store, base) = (files.store, files.base);
-    let Some(interpreter) = interpreter(base) else {
-        return Ok(Bytecode::Impossible(format!(
-            "the base is locked without {PLATFORM}, whose interpreter compiles"
-        )));
-    };
-    let tag = format!("cpython-{}", base.python_minor().replace('.', ""));
+    let store = interpreter.store;
+    let tag = format!("cpython-{}", interpreter.minor.replace('.', ""));
     let mut made: Vec<BTreeMap<String, Packed>> = vec![BTreeMap::new(); units.len()];
     let (mut missing, mut places) = (Vec::new(), Vec::new());
     for (place, unit) in units.iter().enumerate() {
-        match stored(store, &unit.key(interpreter))? {
+        match stored(store, &unit.key(interpreter.key))? {
             Some(files) => add(&mut made[place], files, &tag),
             None => {
                 missing.push(unit);
@@ -120,10 +111,14 @@ pub fn compile(
             "the base's interpreter for {PLATFORM} does not run on this machine"
         )));
     }
-    let root = unpacked(files, interpreter)?;
+    let root = match interpreter.root() {
+        Ok(root) => root,
+        Err(error @ BytecodeError::Absent { .. }) => return Ok(Bytecode::Impossible(error.to_string())),
+        Err(error) => return Err(error),
+    };
     let python = Python {
         root,
-        minor: base.python_minor(),
+        minor: interpreter.minor.clone(),
     };
     // In the order of their paths, whatever order they came in.
     let sorted: Vec<Vec<&str>> = missing
@@ -170,7 +165,7 @@ pub fn compile(
                 }
             }
         }
-        keep(store, &unit.key(interpreter), unit, &files)?;
+        keep(store, &unit.key(interpreter.key), unit, &files)?;
         add(&mut made[places[index]], files, &tag);
     }
     if refused > 0 {
@@ -180,59 +175,6 @@ pub fn compile(
         ));
     }
     Ok(Bytecode::Made(made))
-}
-
-/// All that bytecode follows from besides the modules: this script and the base's interpreter. None where the base is locked
-/// without [`PLATFORM`].
-pub fn interpreter(base: &Debian) -> Option<Digest> {
-    let mut hasher = Hasher::new();
-    hasher.update(SCRIPT.as_bytes());
-    hasher.update(&CHUNK.to_le_bytes());
-    hasher.update(&debian::rootfs::LAYOUT.to_le_bytes());
-    for deb in base.packages.get(PLATFORM)? {
-        hasher.update(deb.digest.bytes());
-    }
-    Some(hasher.finish())
-}
-
-/// The base's own standard library as a unit: Debian compiles it when packages are installed, which never happens here. It is
-/// the same for every platform; `files` are those for [`PLATFORM`].
-pub fn standard_library<'a>(files: &'a BaseFiles<'a>) -> Result<Unit<'a>, BytecodeError> {
-    let (store, base) = (files.store, files.base);
-    let digest = interpreter(base).ok_or_else(|| DebianError::NotLocked(PLATFORM.to_owned()))?;
-    let key = format!("standard library {digest}");
-    let paths = match store.record::<Vec<String>>(RECORD, &key) {
-        Some(paths) => paths,
-        None => {
-            let rootfs = files.get()?;
-            let folder = format!("{}/", base.stdlib().trim_start_matches('/'));
-            let paths: Vec<String> = rootfs
-                .entries
-                .keys()
-                .filter(|path| path.strip_prefix(&folder).is_some_and(is_common_module))
-                .map(|path| format!("/{path}"))
-                .collect();
-            store.keep_record(RECORD, &key, &paths)?;
-            paths
-        }
-    };
-    Ok(Unit {
-        what: format!("the standard library of Python {}", base.python),
-        digest,
-        paths,
-        read: Box::new(move |path| {
-            let rootfs = files.get().map_err(io::Error::other)?;
-            match rootfs.entries.get(path.trim_start_matches('/')) {
-                Some(Node::File { content, .. }) => Ok(content.clone()),
-                _ => Err(io::ErrorKind::NotFound.into()),
-            }
-        }),
-    })
-}
-
-/// Whether every platform's standard library has this module: all but how each one was built.
-fn is_common_module(path: &str) -> bool {
-    path.ends_with(".py") && !path.starts_with("_sysconfigdata_")
 }
 
 /// `/a/b.py` → `a/__pycache__/b.cpython-311.pyc` (PEP 3147).
@@ -469,94 +411,6 @@ impl Drop for Worker {
         // Its input's end is its signal to leave; one that hangs in a module is killed with the rest.
         self.input = None;
     }
-}
-
-/// The files of an unpacked interpreter, so that a damaged one is noticed: path and content's digest.
-#[derive(Serialize, Deserialize)]
-struct Manifest {
-    files: Vec<(String, Digest)>,
-}
-
-/// The folder of the unpacked interpreter; made, or made again, where it is not what it was.
-fn unpacked(files: &BaseFiles<'_>, key: Digest) -> Result<PathBuf, BytecodeError> {
-    let store = files.store;
-    let name = key.to_string();
-    let root = store.folder().join("interpreters").join(key.hex());
-    // One process unpacks; nobody looks at a folder that another one is replacing.
-    let _guard = store.lock(&format!("interpreter {name}"))?;
-    if let Some(manifest) = store.record::<Manifest>("interpreters", &name)
-        && is_intact(&root, &manifest)
-    {
-        return Ok(root);
-    }
-    let rootfs = files.get()?;
-    let fault = |source| BytecodeError::Unpack {
-        path: root.clone(),
-        source,
-    };
-    let folder = store.temporary_folder()?;
-    let files = unpack(&rootfs, files.base, folder.path()).map_err(fault)?;
-    match std::fs::remove_dir_all(&root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
-        _ => {}
-    }
-    std::fs::create_dir_all(store.folder().join("interpreters")).map_err(fault)?;
-    std::fs::rename(folder.path(), &root).map_err(fault)?;
-    store.keep_record("interpreters", &name, &Manifest { files })?;
-    Ok(root)
-}
-
-/// Writes what compiling needs: the program, its libraries, the modules that it starts with. Links become copies: those of
-/// an image may point anywhere.
-fn unpack(rootfs: &Rootfs, base: &Debian, to: &Path) -> io::Result<Vec<(String, Digest)>> {
-    let program = base.python_path().trim_start_matches('/').to_owned();
-    let stdlib = format!("{}/", base.stdlib().trim_start_matches('/'));
-    let libraries = format!("usr/lib/{TRIPLE}/");
-    let mut files = Vec::new();
-    for (path, node) in &rootfs.entries {
-        let library = path
-            .strip_prefix(&libraries)
-            .is_some_and(|file| !file.contains('/') && file.contains(".so"));
-        let module = path.strip_prefix(&stdlib).is_some_and(|file| {
-            let package = file.split_once('/').map(|(package, _)| package);
-            file.ends_with(".py")
-                && matches!(
-                    package,
-                    None | Some("encodings" | "importlib" | "collections" | "re")
-                )
-        });
-        if !(library || module || *path == program) {
-            continue;
-        }
-        let content = match node {
-            Node::File { content, .. } => content,
-            Node::Symlink { target } => match rootfs.entries.get(&format!("{libraries}{target}")) {
-                Some(Node::File { content, .. }) if library => content,
-                _ => continue,
-            },
-            Node::Directory { .. } => continue,
-        };
-        let at = to.join(path);
-        if let Some(parent) = at.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&at, content)?;
-        let mode = if *path == program || path.ends_with(LOADER) {
-            0o755
-        } else {
-            0o644
-        };
-        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode))?;
-        files.push((path.clone(), Digest::of(content)));
-    }
-    Ok(files)
-}
-
-fn is_intact(root: &Path, manifest: &Manifest) -> bool {
-    !manifest.files.is_empty()
-        && manifest.files.iter().all(|(path, digest)| {
-            std::fs::read(root.join(path)).is_ok_and(|content| Digest::of(&content) == *digest)
-        })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod bytecode;
 pub mod environment;
 pub mod group;
 pub mod install;
+pub mod interpreter;
 pub mod kept;
 pub mod pipeline;
 pub mod recipe;
@@ -17,6 +18,7 @@ pub mod splice;
 pub mod sums;
 pub mod unpack;
 
+mod schedule;
 mod trees;
 mod wheels;
 
@@ -26,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use trees::{keyed_layer, layer_from_tree};
 pub use wheels::{
-    Ingredients, known_apart, known_wheel, layer_from_wheels, layers_from_wheels, open_wheel,
+    Ingredients, Ordered, known_apart, known_wheel, layer_from_wheels, layers_from_wheels, open_wheel,
     refuse_collisions, wheel_file,
 };
 

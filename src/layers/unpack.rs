@@ -182,6 +182,52 @@ fn followed(root: &Path, link: &Path) -> Result<PathBuf, &'static str> {
     }
 }
 
+/// Where `path` of the image is below `root`, its links followed as they are meant in the image.
+pub fn find(root: &Path, path: &str) -> Option<PathBuf> {
+    through(root, path, MOST_LINKS)
+}
+
+const MOST_LINKS: u32 = 8;
+
+/// The file that `path` is in the image, with links followed inside `root`; `None` if there is none.
+fn through(root: &Path, path: &str, links: u32) -> Option<PathBuf> {
+    let mut found = root.to_owned();
+    let mut parts = Path::new(path).components();
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else {
+            continue;
+        };
+        found.push(name);
+        let data = fs::symlink_metadata(&found).ok()?;
+        if data.is_symlink() {
+            let target = fs::read_link(&found).ok()?;
+            let base = if target.is_absolute() {
+                Path::new("/")
+            } else {
+                found.parent()?.strip_prefix(root).ok()?
+            };
+            let next = base.join(&target).join(parts.as_path());
+            // `..` in a link is resolved by name: the image's links are plain ones.
+            let mut plain = PathBuf::new();
+            for part in next.components() {
+                match part {
+                    Component::ParentDir => {
+                        plain.pop();
+                    }
+                    Component::Normal(name) => plain.push(name),
+                    _ => {}
+                }
+            }
+            return if links == 0 {
+                None
+            } else {
+                through(root, plain.to_str()?, links - 1)
+            };
+        }
+    }
+    Some(found)
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(path),

@@ -3,9 +3,11 @@
 //! It takes wheels that the store has; it gives layers whose blobs are in the store, each under its recipe's key.
 
 use std::fs::File;
+use std::sync::OnceLock;
 
 use super::install::{self, Content, Placed, Scheme};
-use super::recipe::{Form, Part, Recipe};
+use super::recipe::{Part, Recipe};
+use super::schedule;
 use super::splice::{SpliceError, Splicer, Threads, splice};
 use super::{LAYER_RECORD, LayerError, LayerRecord, MadeLayer, Origin, stored_layer};
 use crate::digest::Digest;
@@ -85,62 +87,55 @@ impl<'a> Ingredients<'a> {
             wheels,
         }
     }
-
-    /// The same, for a layer of another form.
-    pub fn in_form(self, form: Form) -> Self {
-        Self {
-            recipe: self.recipe.in_form(form),
-            ..self
-        }
-    }
-
-    /// The same, for one of several layers.
-    pub fn in_part(self, part: Option<Part>) -> Self {
-        Self {
-            recipe: self.recipe.in_part(part),
-            ..self
-        }
-    }
 }
 
-/// One layer per recipe, in their order; those that are not in the store are made, at once where there are processors, and the
-/// largest first: one that begins last would keep a single processor busy.
-/// Every wheel's bytes must be in the store.
-pub fn layers_from_wheels(
+/// A layer that is to be made when its wheels are there.
+#[derive(Debug, Clone)]
+pub struct Ordered {
+    pub recipe: Recipe,
+    /// In the recipe's order, by their place among all wheels.
+    pub wheels: Vec<usize>,
+    /// About how large it is, in bytes of any kind.
+    pub size: u64,
+}
+
+/// One layer for each of `ordered`, in their order; those that are not in the store are made, at once where there are processors, and
+/// while other wheels are still arriving: `feed` opens wheels into `wheels` and tells their places, and is answered whether to go on. The
+/// bytes of those that were told must be in the store. `each` is told of every layer as soon as it is there.
+pub fn layers_from_wheels<E: From<LayerError> + Send>(
     store: &Store,
-    recipes: &[Ingredients<'_>],
+    wheels: &[OnceLock<Wheel>],
+    ordered: &[Ordered],
+    feed: impl FnOnce(&mut dyn FnMut(&[usize]) -> bool) -> Result<(), E>,
+    each: &(dyn Fn(&MadeLayer) + Sync),
     reporter: &dyn Reporter,
-) -> Result<Vec<MadeLayer>, LayerError> {
-    use rayon::prelude::*;
-    let sizes: Vec<u64> = recipes
-        .iter()
-        .map(|one| one.wheels.iter().map(|wheel| wheel.expanded_size()).sum())
-        .collect();
-    let mut order: Vec<usize> = (0..recipes.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
-    let mut left: u64 = sizes.iter().sum();
-    let processors = rayon::current_num_threads() as u64;
-    let order: Vec<(usize, Threads)> = order
-        .into_iter()
-        .map(|index| {
-            // While the others keep every processor busy, a second thread would only be in their way.
-            let alone = sizes[index].saturating_mul(processors) >= left;
-            left -= sizes[index];
-            let threads = match alone && processors > 1 {
-                true => Threads::Two,
-                false => Threads::One,
-            };
-            (index, threads)
+) -> Result<Vec<MadeLayer>, E> {
+    let sizes: Vec<u64> = ordered.iter().map(|one| one.size).collect();
+    let feed = |ready: &dyn Fn(&[usize]) -> bool| {
+        let mut waiting: Vec<usize> = (0..ordered.len()).collect();
+        feed(&mut |_| {
+            let is_there = |wheel: &usize| wheels[*wheel].get().is_some();
+            let (complete, others) = std::mem::take(&mut waiting)
+                .into_iter()
+                .partition(|index| ordered[*index].wheels.iter().all(is_there));
+            waiting = others;
+            ready(&complete)
         })
-        .collect();
-    // Not in halves, as a slice is shared out: whoever is free takes the next.
-    let mut made = order
-        .into_iter()
-        .par_bridge()
-        .map(|(index, threads)| Ok((index, layer(store, &recipes[index], threads, reporter)?)))
-        .collect::<Result<Vec<_>, LayerError>>()?;
-    made.sort_by_key(|(index, _)| *index);
-    Ok(made.into_iter().map(|(_, layer)| layer).collect())
+    };
+    let made = schedule::run(&sizes, feed, |index, threads| {
+        let Ordered {
+            recipe, wheels: of, ..
+        } = &ordered[index];
+        let ingredients = Ingredients {
+            recipe: recipe.clone(),
+            wheels: of.iter().filter_map(|wheel| wheels[*wheel].get()).collect(),
+        };
+        let made = layer(store, &ingredients, threads, reporter)?;
+        each(&made);
+        Ok(made)
+    })?;
+    // What was not told of was not there, and whoever feeds has said why.
+    Ok(made.into_iter().flatten().collect())
 }
 
 /// The layer of one recipe: from the store, else made and kept there.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Registry;
+use super::{Registry, RegistryError};
 use crate::digest::Digest;
 use crate::oci::manifest::ImageManifest;
 use crate::oci::{Document, Reference};
@@ -15,6 +15,8 @@ use crate::oci::{Document, Reference};
 pub struct Known {
     names: BTreeMap<String, Digest>,
     blobs: HashSet<Digest>,
+    /// Those of the blobs that this invocation has brought.
+    sent: HashSet<Digest>,
 }
 
 impl Known {
@@ -22,8 +24,19 @@ impl Known {
         self.names.is_empty() && self.blobs.is_empty()
     }
 
-    pub(super) fn has(&self, blob: &Digest) -> bool {
+    pub fn has(&self, blob: &Digest) -> bool {
         self.blobs.contains(blob)
+    }
+
+    /// A blob was brought there a moment ago.
+    pub fn was_sent(&mut self, blob: Digest) {
+        self.blobs.insert(blob);
+        self.sent.insert(blob);
+    }
+
+    /// Whether it is there because it was just brought.
+    pub(super) fn is_new(&self, blob: &Digest) -> bool {
+        self.sent.contains(blob)
     }
 
     fn holds(&mut self, manifest: Digest, image: &ImageManifest) {
@@ -40,12 +53,13 @@ impl Known {
 }
 
 impl Registry {
-    /// What is in `target`'s repository, as far as the manifest that `target` names now tells. What goes wrong is no error: then it is not
-    /// known, and who pushes meets it again.
-    pub async fn known(&self, target: &Reference) -> Known {
+    /// What is in `target`'s repository, as far as the manifest that `target` names now tells; nothing where there is none yet.
+    pub async fn known(&self, target: &Reference) -> Result<Known, RegistryError> {
         let mut known = Known::default();
-        let Ok(pulled) = self.manifest(target).await else {
-            return known;
+        let pulled = match self.manifest(target).await {
+            Ok(pulled) => pulled,
+            Err(RegistryError::NotFound { .. }) => return Ok(known),
+            Err(error) => return Err(error),
         };
         known
             .names
@@ -62,6 +76,6 @@ impl Registry {
                 }
             }
         }
-        known
+        Ok(known)
     }
 }

@@ -37,6 +37,19 @@ struct Part<'a> {
     kind: Kind<'a>,
 }
 
+impl<'a> Part<'a> {
+    fn of(layer: &'a Layer) -> Self {
+        Self {
+            blob: Blob {
+                title: layer.title(),
+                digest: layer.digest,
+                size: layer.size,
+            },
+            kind: Kind::Layer(layer),
+        }
+    }
+}
+
 enum Kind<'a> {
     Layer(&'a Layer),
     Config(&'a bytes::Bytes),
@@ -80,6 +93,27 @@ impl Registry {
             }
             outcome => outcome,
         }
+    }
+
+    /// Brings one layer into `target`'s repository, ahead of the image that will have it; whether it had to travel.
+    pub async fn bring(
+        &self,
+        target: &Reference,
+        layer: &Layer,
+        store: &Store,
+        reporter: &dyn Reporter,
+    ) -> Result<bool, RegistryError> {
+        let host = self.host(target)?;
+        let place = Place {
+            client: self.client(),
+            host: &host,
+            target,
+        };
+        let part = Part::of(layer);
+        let (_, done) = self
+            .bring_across(&place, part, &Known::default(), store, reporter)
+            .await?;
+        Ok(matches!(done, Done::Sent))
     }
 
     async fn put(
@@ -148,7 +182,11 @@ impl Registry {
     ) -> Result<Done, RegistryError> {
         let blob = &part.blob;
         if known.has(&blob.digest) {
-            return Ok(Done::Reused);
+            return Ok(if known.is_new(&blob.digest) {
+                Done::Sent
+            } else {
+                Done::Reused
+            });
         }
         // A manifest of this very repository names it, or so whoever read that says: the registry keeps what a manifest
         // names, and refuses the new manifest if it did not.
@@ -222,14 +260,7 @@ fn within_limits(target: &Reference, image: &Publishable) -> Result<(), Registry
 
 /// All that an image consists of, each once, the largest first: a large blob that starts last is waited for alone.
 fn parts(image: &Publishable) -> Vec<Part<'_>> {
-    let layers = image.layers().into_iter().map(|layer| Part {
-        blob: Blob {
-            title: layer.title(),
-            digest: layer.digest,
-            size: layer.size,
-        },
-        kind: Kind::Layer(layer),
-    });
+    let layers = image.layers().into_iter().map(Part::of);
     let configs = image.images().iter().map(|one| Part {
         blob: Blob {
             title: format!("the config of {}", one.platform),

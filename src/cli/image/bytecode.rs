@@ -5,18 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::decide::Plan;
+use super::make::Below;
+use super::previous::Network;
 use super::{Failure, Session};
+use crate::base_image;
 use crate::cli::fetch;
 use crate::debian::BaseFiles;
 use crate::digest::{Digest, Hasher};
-use crate::layers::bytecode::{Bytecode, PLATFORM, Unit, compile, interpreter, standard_library};
+use crate::layers::bytecode::{Bytecode, BytecodeError, Unit, compile};
+use crate::layers::interpreter::{self, Interpreter, PLATFORM};
 use crate::layers::recipe::{LAYOUT, PREFIX};
 use crate::layers::{self, MadeLayer, install, keyed_layer};
+use crate::lock::base::{Base, Registry};
+use crate::oci::{Layer, LayerBytes};
 use crate::plan::Included;
 use crate::project::Project;
 use crate::python::target::PythonVersion;
 use crate::python::wheel::Wheel;
 use crate::serving::runtime;
+use crate::store::Store;
 use crate::tree::{PLAIN, Tree};
 
 /// What one layer of bytecode is made from: the wheels of one layer, or the standard library and the runtime. Each layer of
@@ -31,15 +38,8 @@ pub struct Part {
 
 /// The layers of bytecode that belong to `groups` of the plan's distributions, from the lock and the record of the run alone; or
 /// why there are none.
-pub fn parts(
-    project: &Project,
-    plan: &Plan,
-    groups: &[Vec<usize>],
-    files: Option<&BaseFiles<'_>>,
-) -> Result<Vec<Part>, &'static str> {
-    let files = files.ok_or("the base's interpreter is not Debian's")?;
-    let interpreter =
-        interpreter(files.base).ok_or("the lock's base has no linux/amd64, whose interpreter compiles")?;
+pub fn parts(project: &Project, plan: &Plan, groups: &[Vec<usize>]) -> Result<Vec<Part>, &'static str> {
+    let interpreter = interpreter::key(&plan.base)?;
     let python = plan.production.target.python.minor_only();
     let wanted = Wanted::of(project);
     let mut parts = vec![Part {
@@ -79,22 +79,73 @@ pub fn layers(
     project: &Project,
     plan: &Plan,
     (parts, found): (&[Part], Vec<Option<MadeLayer>>),
-    files: &BaseFiles<'_>,
+    below: &Below<'_>,
+    network: &Network<'_>,
     session: &Session,
 ) -> Result<Vec<MadeLayer>, Failure> {
     if found.iter().all(Option::is_some) {
         return Ok(found.into_iter().flatten().collect());
     }
+    let key = interpreter::key(&plan.base).map_err(Failure::new)?;
     // Whatever is built for, it is this platform's interpreter that compiles.
-    let (store, base, reporter) = (files.store, files.base, session.reporter());
-    let of_compiler = BaseFiles::new(store, base, PLATFORM);
-    let files = if files.platform == PLATFORM {
-        files
-    } else {
-        &of_compiler
-    };
+    match (below, &plan.base) {
+        (Below::Debian(files), _) => {
+            let of_compiler = BaseFiles::new(files.store, files.base, PLATFORM);
+            let files = if files.platform == PLATFORM {
+                files
+            } else {
+                &of_compiler
+            };
+            fetch::base(&project.manifest, files, session)?;
+            made(
+                project,
+                plan,
+                (parts, found),
+                &Interpreter::of_debian(files, key),
+                session,
+            )
+        }
+        (Below::Registry(..), Base::Registry(base)) => {
+            let store = session.store()?;
+            let layers = match interpreter::is_unpacked(&store, &key) {
+                true => Vec::new(),
+                false => base_layers(base, &store, network, session)?,
+            };
+            let interpreter = Interpreter::of_image(&store, base, layers, key);
+            made(project, plan, (parts, found), &interpreter, session)
+        }
+        (Below::Registry(..), Base::Debian(_)) => Ok(Vec::new()),
+    }
+}
+
+/// The layers of the base's image whose interpreter compiles, on this machine.
+fn base_layers(
+    base: &Registry,
+    store: &Store,
+    network: &Network<'_>,
+    session: &Session,
+) -> Result<Vec<Layer>, Failure> {
+    let (registry, reporter) = (network.registry()?, session.reporter());
+    session.block_on(async {
+        let mut image = base_image::locked(&registry, store, base, PLATFORM).await?;
+        for layer in &mut image.layers {
+            if matches!(layer.bytes, LayerBytes::Remote(_)) {
+                layer.bytes = LayerBytes::File(registry.layer(layer, store, &*reporter).await?);
+            }
+        }
+        Ok::<_, Failure>(image.layers)
+    })?
+}
+
+fn made(
+    project: &Project,
+    plan: &Plan,
+    (parts, found): (&[Part], Vec<Option<MadeLayer>>),
+    interpreter: &Interpreter<'_>,
+    session: &Session,
+) -> Result<Vec<MadeLayer>, Failure> {
+    let (store, reporter) = (&*session.store()?, session.reporter());
     let python = plan.production.target.python.minor_only();
-    fetch::base(&project.manifest, files, session)?;
     let missing: Vec<(usize, &Part)> = parts
         .iter()
         .enumerate()
@@ -118,7 +169,12 @@ pub fn layers(
     let (mut units, mut owners) = (Vec::new(), Vec::new());
     for (index, part) in &missing {
         if part.wheels.is_none() {
-            units.extend([library(files)?, own_runtime(python)]);
+            let library = match library(interpreter) {
+                Ok(library) => library,
+                Err(error @ BytecodeError::Absent { .. }) => return Ok(none(&error.to_string(), session)),
+                Err(error) => return Err(error.into()),
+            };
+            units.extend([library, own_runtime(python)]);
             owners.extend([*index, *index]);
         }
     }
@@ -128,12 +184,9 @@ pub fn layers(
             owners.push(*index);
         }
     }
-    let made = match compile(files, &units, &*reporter)? {
+    let made = match compile(interpreter, &units, &*reporter)? {
         Bytecode::Made(made) => made,
-        Bytecode::Impossible(why) => {
-            session.printer().say(&format!("no bytecode layers: {why}"));
-            return Ok(Vec::new());
-        }
+        Bytecode::Impossible(why) => return Ok(none(&why, session)),
     };
     let mut trees: BTreeMap<usize, Tree> = missing.iter().map(|(index, _)| (*index, Tree::new())).collect();
     for (owner, files) in owners.into_iter().zip(made) {
@@ -153,6 +206,11 @@ pub fn layers(
         });
     }
     Ok(layers)
+}
+
+fn none(why: &str, session: &Session) -> Vec<MadeLayer> {
+    session.printer().say(&format!("no bytecode layers: {why}"));
+    Vec::new()
 }
 
 /// The distributions' modules that serving was seen to load, as `pandas/core/frame` paths without endings; `None`: not recorded, so
@@ -273,9 +331,9 @@ const LIBRARY: [&str; 24] = [
 ];
 
 /// The standard library's modules outside of packages, and those of [`LIBRARY`]: the same for every project on a base.
-fn library<'a>(files: &'a BaseFiles<'a>) -> Result<Unit<'a>, Failure> {
-    let mut unit = standard_library(files)?;
-    let folder = format!("{}/", files.base.stdlib());
+fn library<'a>(interpreter: &'a Interpreter<'_>) -> Result<Unit<'a>, BytecodeError> {
+    let (mut unit, folder) = interpreter.standard_library()?;
+    let folder = format!("/{folder}/");
     unit.paths.retain(|path| {
         let below = path.strip_prefix(&folder).unwrap_or(path);
         below

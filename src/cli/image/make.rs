@@ -4,7 +4,9 @@
 //! opened only for layers that are missing.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use super::ahead::Ahead;
 use super::decide::Plan;
 use super::previous::Network;
 use super::{Failure, Session, bytecode};
@@ -16,7 +18,7 @@ use crate::layers::pipeline::PipelineError;
 use crate::layers::recipe::{Form, PREFIX, Part, Recipe};
 use crate::layers::reuse::{self, Previous};
 use crate::layers::sums::{Sum, Sums};
-use crate::layers::{self, Ingredients, MadeLayer, Origin, group, install, pipeline};
+use crate::layers::{self, MadeLayer, Ordered, Origin, group, install, pipeline};
 use crate::lock::File;
 use crate::lock::base::Base;
 use crate::oci::manifest::MOST_LAYERS;
@@ -26,6 +28,7 @@ use crate::project::Project;
 use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
 use crate::python::target::PythonVersion;
+use crate::python::wheel::Wheel;
 use crate::serving::{self, render, runtime};
 use crate::store::Store;
 use crate::tree::PLAIN;
@@ -102,7 +105,7 @@ fn keys(
         })
         .collect();
     let bytecode = match with_bytecode {
-        true => bytecode::parts(project, plan, &groups, files).unwrap_or_else(|why| {
+        true => bytecode::parts(project, plan, &groups).unwrap_or_else(|why| {
             session.printer().say(&format!("no bytecode layers: {why}"));
             Vec::new()
         }),
@@ -126,7 +129,7 @@ fn keys(
 }
 
 /// What all our layers stand on.
-enum Below<'a> {
+pub(super) enum Below<'a> {
     Debian(BaseFiles<'a>),
     /// An image of the registry's, and its name.
     Registry(Box<Image>, &'a str),
@@ -197,7 +200,7 @@ impl Past<'_> {
 pub fn layers(
     project: &Project,
     plan: &Plan,
-    network: &Network<'_>,
+    (network, ahead): (&Network<'_>, &Ahead<'_>),
     sums: &Sums,
     session: &Session,
 ) -> Result<(Vec<MadeLayer>, Family), Failure> {
@@ -226,17 +229,25 @@ pub fn layers(
         past.kept = network.kept(elsewhere, plan.form, sums)?.into_iter().collect();
     }
     let values = values(project, plan, keys.values, &past)?;
+    // Nothing leaves before images that were tampered with are refused.
+    for layer in [&environment, &values, &record, &code] {
+        ahead.send(layer);
+    }
     // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
     let (base, wheels, bytecode) = std::thread::scope(|threads| {
-        let base = threads.spawn(|| base(project, &below, &past, session));
-        let bytecode = threads.spawn(|| match below.files() {
-            Some(files) if !keys.bytecode.is_empty() => {
-                let found = keys.bytecode.iter().map(|part| past.layer(&part.key)).collect();
-                bytecode::layers(project, plan, (&keys.bytecode, found), files, session)
-            }
-            _ => Ok(Vec::new()),
+        let base = threads.spawn(|| {
+            let layers = base(project, &below, &past, session)?;
+            layers.iter().for_each(|layer| ahead.send(layer));
+            Ok::<_, Failure>(layers)
         });
-        let wheels = wheels(project, plan, &keys, &past, session);
+        let bytecode = threads.spawn(|| {
+            let found = keys.bytecode.iter().map(|part| past.layer(&part.key)).collect();
+            let parts = (&keys.bytecode[..], found);
+            let layers = bytecode::layers(project, plan, parts, &below, network, session)?;
+            layers.iter().for_each(|layer| ahead.send(layer));
+            Ok::<_, Failure>(layers)
+        });
+        let wheels = wheels(project, plan, &keys, (&past, ahead), session);
         (joined(base), wheels, joined(bytecode))
     });
     let mut made = base?;
@@ -362,13 +373,14 @@ fn wheels(
     project: &Project,
     plan: &Plan,
     keys: &Keys,
-    past: &Past<'_>,
+    (past, ahead): (&Past<'_>, &Ahead<'_>),
     session: &Session,
 ) -> Result<Vec<MadeLayer>, Failure> {
     let (store, reporter) = (past.store, session.reporter());
     let python = plan.production.target.python.minor_only();
     let included = &plan.production.included;
     let found: Vec<Option<MadeLayer>> = keys.wheels.iter().map(|one| past.layer(&one.key)).collect();
+    found.iter().flatten().for_each(|layer| ahead.send(layer));
     let all: Vec<Digest> = included.iter().map(|one| one.wheel.digest).collect();
     // What is in one image together was found apart when that was made.
     let apart = || {
@@ -379,32 +391,68 @@ fn wheels(
     }
     // Collisions are between any two, so all are opened; the bytes of those that were opened before are not needed.
     let files: Vec<&File> = included.iter().map(|one| &one.wheel).collect();
-    fetch::files(&project.manifest, &files, session)?;
-    let opened = files
-        .iter()
-        .map(|file| layers::open_wheel(store, &file.name, &file.digest))
-        .collect::<Result<Vec<_>, _>>()?;
-    layers::refuse_collisions(store, python, &opened.iter().collect::<Vec<_>>())?;
-    let missing: Vec<Ingredients<'_>> = keys
+    let opened: Vec<OnceLock<Wheel>> = files.iter().map(|_| OnceLock::new()).collect();
+    let missing: Vec<Ordered> = keys
         .wheels
         .iter()
         .zip(&found)
         .filter(|(_, found)| found.is_none())
         .map(|(one, _)| {
-            let wheels = keys.groups[one.group]
-                .iter()
-                .map(|index| &opened[*index])
-                .collect();
-            Ingredients::new(python, wheels)
-                .in_form(plan.form)
-                .in_part(one.part)
+            let wheels = keys.groups[one.group].clone();
+            let digests = wheels.iter().map(|index| files[*index].digest);
+            let size: u64 = wheels.iter().filter_map(|index| files[*index].size).sum();
+            Ordered {
+                recipe: Recipe::new(python, digests).in_form(plan.form).in_part(one.part),
+                wheels,
+                size: size / one.part.map_or(1, |part| part.of),
+            }
         })
         .collect();
-    let mut made = layers::layers_from_wheels(store, &missing, &*reporter)?.into_iter();
+    let feed = |arrived: &mut dyn FnMut(&[usize]) -> bool| {
+        arriving(project, &files, &opened, session, &mut |places| arrived(places))
+    };
+    let each = |layer: &MadeLayer| ahead.send(layer);
+    let mut made = layers::layers_from_wheels(store, &opened, &missing, feed, &each, &*reporter)?.into_iter();
+    let opened: Vec<&Wheel> = opened.iter().filter_map(OnceLock::get).collect();
+    layers::refuse_collisions(store, python, &opened)?;
     Ok(found
         .into_iter()
         .filter_map(|found| found.or_else(|| made.next()))
         .collect())
+}
+
+/// Brings `files` here and opens each as it comes, while others are still on their way.
+fn arriving(
+    project: &Project,
+    files: &[&File],
+    opened: &[OnceLock<Wheel>],
+    session: &Session,
+    arrived: &mut dyn FnMut(&[usize]) -> bool,
+) -> Result<(), Failure> {
+    use rayon::prelude::*;
+    let store = session.store()?;
+    let (sender, places) = std::sync::mpsc::channel::<Vec<usize>>();
+    std::thread::scope(|threads| {
+        let fetching = threads.spawn(move || {
+            fetch::arriving(&project.manifest, files, session, &mut |places| {
+                sender.send(places).is_ok()
+            })
+        });
+        for places in &places {
+            places.par_iter().try_for_each(|place| {
+                let file = files[*place];
+                let wheel = layers::open_wheel(&store, &file.name, &file.digest)?;
+                opened[*place].get_or_init(|| wheel);
+                Ok::<_, Failure>(())
+            })?;
+            if !arrived(&places) {
+                break;
+            }
+        }
+        // Nobody listens any more: what is still on its way is not waited for.
+        drop(places);
+        joined(fetching)
+    })
 }
 
 /// Adds what was made to mlrails.sum; with `locked`, refuses what it does not vouch for. What was reused unproven is said, and not

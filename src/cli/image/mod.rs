@@ -2,6 +2,7 @@
 //!
 //! Project → Targets → Lock → Plan → Layers → Image → Destination. Each stage takes the last one's value and returns its own.
 
+mod ahead;
 mod bytecode;
 pub(super) mod contents;
 pub(super) mod decide;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args as ClapArgs;
+
+use ahead::Ahead;
 
 use super::build::BuildArgs;
 use super::{Exit, Failure, Session, base, cache};
@@ -115,7 +118,10 @@ fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failu
     let lock = decide::locked(&project, &targets, args, session)?;
     let mut sums = Sums::read(project.root())?;
     let network = previous::Network::new(args, &names, session)?;
-    network.look_ahead(&names)?;
+    let ahead = match args.push && !session.offline() {
+        true => Ahead::new(&names, &network, session)?,
+        false => Ahead::nowhere(session),
+    };
     let mut images = Vec::new();
     let mut made = Vec::new();
     for platform in &targets.platforms {
@@ -125,7 +131,7 @@ fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failu
         if args.explain {
             explain::production(&project, &plan, session);
         }
-        let (layers, family) = make::layers(&project, &plan, &network, &sums, session)?;
+        let (layers, family) = make::layers(&project, &plan, (&network, &ahead), &sums, session)?;
         make::vouch(&layers, args.locked, &mut sums, session)?;
         if args.explain {
             explain::layers(&layers, args, session);
@@ -147,7 +153,7 @@ fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failu
             ));
         }
     }
-    let published = publish::publish(args, &names, &project, images, &network, session)?;
+    let published = publish::publish(args, &names, &project, images, (&network, &ahead), session)?;
     sums.write()?;
     describe::summary(args, &published, &made, started.elapsed(), session);
     Ok(Exit::Done)

@@ -3,10 +3,7 @@
 //! Read only when this machine lacks a layer: manifest and config, never a layer. An image that is not there, not for this
 //! platform or not ours is no source; one that was tampered with ends the build.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
-
-use tokio::task::JoinHandle;
+use std::sync::OnceLock;
 
 use super::contents::Contents;
 use super::decide::Plan;
@@ -20,7 +17,7 @@ use crate::layers::sums::Sums;
 use crate::oci::{Image, Platform, Reference};
 use crate::plan::Launch;
 use crate::project::Project;
-use crate::registry::{Keychain, Known, Registry, RegistryError};
+use crate::registry::{Keychain, Registry, RegistryError};
 
 /// The registries of one build: what is read from them first and pushed to them last, with the same tokens.
 pub struct Network<'a> {
@@ -28,8 +25,6 @@ pub struct Network<'a> {
     session: &'a Session,
     sources: Vec<(Reference, Standing)>,
     registry: OnceLock<Registry>,
-    /// What the repositories that are pushed to hold, asked while layers are made.
-    ahead: Mutex<BTreeMap<String, JoinHandle<Known>>>,
 }
 
 impl<'a> Network<'a> {
@@ -57,38 +52,6 @@ impl<'a> Network<'a> {
             session,
             sources,
             registry: OnceLock::new(),
-            ahead: Mutex::default(),
-        })
-    }
-
-    /// Begins to ask what is in the repositories of `names`, which will be pushed to.
-    pub fn look_ahead(&self, names: &[Reference]) -> Result<(), Failure> {
-        if !self.args.push || self.session.offline() {
-            return Ok(());
-        }
-        let registry = self.registry()?;
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            if !ahead.contains_key(&name.name()) {
-                let (registry, target) = (registry.clone(), name.clone());
-                let asked = self.session.spawn(async move { registry.known(&target).await })?;
-                ahead.insert(name.name(), asked);
-            }
-        }
-        Ok(())
-    }
-
-    /// What the repository of `target` was found to hold.
-    pub fn known(&self, target: &Reference) -> Result<Known, Failure> {
-        let asked = self
-            .ahead
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&target.name());
-        Ok(match asked {
-            // Not known is all that a panic there may lead to.
-            Some(asked) => self.session.block_on(asked)?.unwrap_or_default(),
-            None => Known::default(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Where the image goes: a registry, an engine, an archive, a layout; the project's dist/ when nothing is said.
 
+use super::ahead::Ahead;
 use super::previous::Network;
 use super::{Args, Failure, Session};
 use crate::destination::{Output, Published, archive, engine, is_here, layout, registry};
@@ -56,7 +57,7 @@ pub fn publish(
     tags: &[Reference],
     project: &Project,
     images: Vec<Image>,
-    network: &Network<'_>,
+    (network, ahead): (&Network<'_>, &Ahead<'_>),
     session: &Session,
 ) -> Result<Written, Failure> {
     let mut image = Publishable::from_images(images)?;
@@ -76,7 +77,7 @@ pub fn publish(
         let registries = network.registry()?;
         if args.push {
             for (target, tags) in by_repository(tags) {
-                let known = network.known(target)?;
+                let known = ahead.known(target)?;
                 let pushed =
                     registry::publish(&registries, target, &tags, &image, &known, &store, &*reporter);
                 let done = session.block_on(pushed)??;
