@@ -150,8 +150,25 @@ pub(super) const FULL: &str =
 /// Whether an I/O error is the disk's or the machine's bad day rather than a mistake: exit 3.
 pub(crate) fn is_temporary_io(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
+    let broken = std::io::Error::from(rustix::io::Errno::IO);
     matches!(
         error.kind(),
         Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ResourceBusy | Kind::TimedOut
-    ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    ) || error.raw_os_error() == broken.raw_os_error()
+        // Where tempfile has added a path to an error, its number is lost, and its words are not.
+        || (error.get_ref().is_some() && error.to_string().contains(&broken.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_may_do_better_next_time() {
+        let broken = || std::io::Error::from(rustix::io::Errno::IO);
+        assert!(is_temporary_io(&broken()));
+        let with_path = std::io::Error::new(broken().kind(), format!("{} at path \"x\"", broken()));
+        assert!(is_temporary_io(&with_path));
+        assert!(!is_temporary_io(&std::io::ErrorKind::PermissionDenied.into()));
+    }
 }
