@@ -155,6 +155,32 @@ impl Server {
         server
     }
 
+    /// `mlrails serve` of the project at `root`, which lies in `folder`; it is ready.
+    pub(crate) fn of_project(
+        folder: tempfile::TempDir,
+        root: &Path,
+        words: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let port = free_port();
+        let mut command = Mlrails::new(folder.path())
+            .project(root)
+            .args(["serve", "--port", &port.to_string()])
+            .args(words)
+            .into_command();
+        command.envs(settings.iter().copied()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut server = Self {
+            child,
+            stderr,
+            port,
+            _folder: folder,
+        };
+        server.until("info: ready");
+        server
+    }
+
     /// Reads log lines until one contains `wanted`.
     #[track_caller]
     pub(crate) fn until(&mut self, wanted: &str) -> String {
@@ -697,21 +723,7 @@ fn serve_runs_the_project_and_starts_again_when_a_file_changes() {
     let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let root = tiny(folder.path(), &environment);
-    let port = free_port();
-    let mut command = Mlrails::new(folder.path())
-        .project(&root)
-        .args(["serve", "--set", "doubled.factor=3", "--port"])
-        .args([port.to_string()])
-        .into_command();
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut server = Server {
-        child,
-        stderr,
-        port,
-        _folder: folder,
-    };
-    server.until("info: ready");
+    let mut server = Server::of_project(folder, &root, &["--set", "doubled.factor=3"], &[]);
     assert_eq!(
         server.post("/predict", &json!({"amount": 1})).json(),
         json!({"predictions": [4.0]})
@@ -751,21 +763,8 @@ fn serve_ends_by_ctrl_c_and_takes_its_server_along() {
     let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let root = tiny(folder.path(), &environment);
-    let port = free_port();
-    let mut command = Mlrails::new(folder.path())
-        .project(&root)
-        .args(["serve", "--workers", "2", "--port"])
-        .args([port.to_string()])
-        .into_command();
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut server = Server {
-        child,
-        stderr,
-        port,
-        _folder: folder,
-    };
-    server.until("info: ready");
+    let mut server = Server::of_project(folder, &root, &["--workers", "2"], &[]);
+    let port = server.port;
     server.until("info: ready");
     let processes = below(server.child.id());
     assert!(processes.len() >= 2, "{processes:?}");

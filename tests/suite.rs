@@ -9,6 +9,7 @@ mod builds;
 mod cache;
 mod check;
 mod conflicts;
+mod contracts;
 mod damage;
 mod debian;
 mod direct;

@@ -47,6 +47,7 @@ macro_rules! shared {
 /// Of the serving runtime only what training shares with it: how values are saved and loaded, and the fast paths that are proven here.
 const SHARED: &[(&str, &str)] = shared![
     "accelerate/__init__.py",
+    "accelerate/boosters.py",
     "accelerate/features.py",
     "accelerate/models.py",
     "accelerate/plan.py",

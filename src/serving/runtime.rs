@@ -15,6 +15,7 @@ pub const FILES: &[(&str, &str)] = files![
     "__init__.py",
     "__main__.py",
     "accelerate/__init__.py",
+    "accelerate/boosters.py",
     "accelerate/features.py",
     "accelerate/models.py",
     "accelerate/plan.py",

@@ -31,7 +31,10 @@ def format_of(value):
         return "json"
     kind = type(value)
     framework = kind.__module__.partition(".")[0]
-    if framework in ("xgboost", "lightgbm") and kind.__name__ == "Booster":
+    if framework == "xgboost" and kind.__name__ == "Booster":
+        return framework
+    if framework == "lightgbm" and kind.__name__ == "Booster" and value.best_iteration <= 0 and not value.best_score:
+        # Its file does not hold which iteration was the best: trees after that one would count, or be gone.
         return framework
     if framework == "onnx" and kind.__name__ == "ModelProto":
         return "onnx"
@@ -64,7 +67,9 @@ def _is_state_dict(value):
     """A mapping of names to torch's tensors, and nothing else."""
     if type(value).__name__ not in ("dict", "OrderedDict") or not value:
         return False
-    return all(type(key) is str and type(item).__module__ == "torch" and type(item).__name__ == "Tensor" for key, item in value.items())
+    tensors = all(type(key) is str and type(item).__module__ == "torch" and type(item).__name__ == "Tensor" for key, item in value.items())
+    # The restricted loader does not take those that are quantized.
+    return tensors and not any(item.is_quantized for item in value.values())
 
 
 def _save_json(value, path):

@@ -179,6 +179,11 @@ def vary(X, count, kind, chance):
     made = X.iloc[picked].reset_index(drop=True)
     for at, name in enumerate(X.columns):
         column = X.iloc[:, at]
+        if str(column.dtype) in ("str", "string"):
+            # What pandas from 3 on makes of words.
+            words = column.to_numpy(dtype=object)
+            made[name] = type(column)(_column(words, words[picked], kind, chance), dtype=column.dtype)
+            continue
         if not isinstance(column.dtype, numpy.dtype):
             continue
         made[name] = _column(column.to_numpy(), column.to_numpy()[picked], kind, chance)

@@ -1,7 +1,8 @@
 """Whether a value that was saved and loaded is still the same: by type and content, all the way down.
 
 `difference(a, b)` gives the path to the first difference (`.steps[1].coef_`), or None. Objects without an equality of their own are
-compared by what they would put into a pickle.
+compared by what they would put into a pickle; those of frameworks whose pickles also hold what is of the process and not of the model
+(threads, addresses of memory), by what the framework itself says that the model is.
 """
 
 import types
@@ -37,8 +38,13 @@ def _walk(one, other, path, seen, depth):
         return f"{path or 'it'} is another {kind.__name__}"
     if hasattr(one, "dtype") and hasattr(one, "tobytes") and hasattr(one, "shape"):
         return _arrays(one, other, path, seen, depth)
-    if kind.__module__.partition(".")[0] in ("pandas", "polars") and hasattr(one, "equals"):
+    framework = kind.__module__.partition(".")[0]
+    if framework in ("pandas", "polars") and hasattr(one, "equals"):
         return None if one.equals(other) else f"{path or 'it'} has other values"
+    if framework == "torch" and hasattr(one, "detach") and hasattr(one, "requires_grad") and hasattr(one, "layout"):
+        return _tensors(one, other, path)
+    if framework in _MODELS and kind.__name__ == "Booster":
+        return _walk(_MODELS[framework](one), _MODELS[framework](other), path, seen, depth + 1)
     return _objects(one, other, path, seen, depth)
 
 
@@ -84,6 +90,38 @@ def _arrays(one, other, path, seen, depth):
     if one.dtype.hasobject:
         return _walk(one.tolist(), other.tolist(), path, seen, depth + 1)
     return None if one.tobytes() == other.tobytes() else f"{path or 'it'} has other values"
+
+
+def _tensors(one, other, path):
+    """Tensors of torch, wherever they are: values are loaded to where serving computes."""
+    told = [f"{tensor.dtype}{list(tensor.shape)}{' that requires a gradient' if tensor.requires_grad else ''}" for tensor in (one, other)]
+    if told[0] != told[1] or one.layout != other.layout or one.is_quantized != other.is_quantized:
+        return f"{path or 'it'} is {told[1]} instead of {told[0]}"
+    return None if _same_bits(one.detach().cpu(), other.detach().cpu()) else f"{path or 'it'} has other values"
+
+
+def _same_bits(one, other):
+    import torch
+
+    if one.is_quantized:
+        return one.qscheme() == other.qscheme() and repr(one) == repr(other) and torch.equal(one.int_repr(), other.int_repr())
+    if one.layout != torch.strided:
+        one, other = one.to_dense(), other.to_dense()
+    # As bytes: NaN is equal to itself, and zero is not minus zero.
+    one, other = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(one, other)
+
+
+def _lightgbm(booster):
+    # `params` is what training was told; a model that was read from its own file has the file's instead.
+    return [booster.model_to_string(num_iteration=-1), max(booster.best_iteration, 0), dict(booster.best_score), booster.pandas_categorical]
+
+
+def _xgboost(booster):
+    return [bytes(booster.save_raw("ubj")), {name: value for name, value in vars(booster).items() if name != "handle"}]
+
+
+_MODELS = {"lightgbm": _lightgbm, "xgboost": _xgboost}
 
 
 def _objects(one, other, path, seen, depth):

@@ -1,16 +1,18 @@
-"""A fast path for fitted scikit-learn estimators: their arithmetic as plain numpy, without what they check on each call.
+"""A fast path for fitted estimators: the arithmetic of scikit-learn's as plain numpy, without what they check on each call; xgboost and
+lightgbm with a matrix instead of a frame.
 
 A prediction for one row spends milliseconds in scikit-learn's checks and microseconds in its arithmetic. `compiled(estimator, method)`
 gives a function that does the arithmetic alone, for the estimators it knows; whatever is unusual about a call (other columns, another
 dtype, infinity, a category that is an error) is left to the estimator itself, by `Unusual`. `mlrails run` compares the two and records
 what may be used; `install` uses it: the estimator's method is replaced on the loaded object, and the project's code is not touched.
 
-It must not know requests. scikit-learn is imported by whoever made the estimator; this package imports numpy, and scipy for `expit`.
+It must not know requests. The estimator's library is imported by whoever made the estimator; this package imports numpy, and scipy for
+`expit`.
 """
 
 from __future__ import annotations
 
-METHODS = ("predict", "predict_proba", "decision_function", "transform")
+METHODS = ("predict", "predict_proba", "decision_function", "transform", "inplace_predict")
 
 
 class Refused(Exception):
@@ -83,5 +85,7 @@ def install(values, record):
 
 
 def _is_estimator(value):
+    if type(value).__name__ == "Booster" and type(value).__module__.partition(".")[0] in ("xgboost", "lightgbm"):
+        return True
     # What scikit-learn's own `get_params` needs, wherever the class is from; and room for the replacement.
     return hasattr(value, "get_params") and hasattr(value, "fit") and hasattr(value, "__dict__") and not isinstance(value, type)

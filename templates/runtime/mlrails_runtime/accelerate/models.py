@@ -29,12 +29,6 @@ def unknown(estimator, method, parts):
     return lambda table: call(numpy.ascontiguousarray(_finite(features.dense(parts, table)).T))
 
 
-def boosting_library(estimator, method, parts):
-    """xgboost's and lightgbm's own classes, given a matrix: what they do with a frame costs more than their trees."""
-    call = getattr(estimator, method)
-    return lambda table: call(numpy.ascontiguousarray(features.dense(parts, table).T))
-
-
 def _finite(values):
     if not numpy.isfinite(values).all():
         raise Unusual

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy
 
-from mlrails_runtime.accelerate import Refused, features, models
+from mlrails_runtime.accelerate import Refused, boosters, features, models
 from mlrails_runtime.accelerate.source import Source
 
 
 def of(estimator, method):
     """`plan(X)`, or `Refused`."""
+    if boosters.is_booster(estimator):
+        return boosters.raw(estimator, method)
     source = Source(estimator)
     steps = [step for _, step in estimator.steps] if type(estimator).__name__ == "Pipeline" else [estimator]
     given = features.Raw(range(source.width))
@@ -25,8 +27,8 @@ def of(estimator, method):
     try:
         answer = models.of(steps[-1], method, made)
     except Refused:
-        if type(steps[-1]).__module__.partition(".")[0] in ("xgboost", "lightgbm"):
-            answer = models.boosting_library(steps[-1], method, made)
+        if boosters.package(steps[-1]):
+            answer = boosters.wrapped(steps[-1], method, made)
         elif len(steps) > 1:
             answer = models.unknown(steps[-1], method, made)
         else:
