@@ -1,12 +1,51 @@
 //! What is served equals what training answered: golden rows of a project per framework, over every contract and encoding.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mlrails::project::record;
 
 use crate::serving::Server;
 use crate::support::driver::{Mlrails, copy_of, repository};
-use crate::support::store::covered;
+use crate::support::store::{amount, covered};
+
+/// `fixture`, trained in `environment` of tests/store.
+fn trained(fixture: &str, environment: &Path) -> (tempfile::TempDir, PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let root = copy_of(&format!("fixtures/{fixture}"), home.path());
+    std::os::unix::fs::symlink(environment, root.join(".venv")).unwrap();
+    Mlrails::new(home.path())
+        .project(&root)
+        .args(["run"])
+        .run()
+        .expect(0);
+    (home, root)
+}
+
+/// The same, served from there, and where its project lies.
+fn served(fixture: &str, environment: &Path) -> (Server, PathBuf) {
+    let (home, root) = trained(fixture, environment);
+    let settings = [("AIP_PREDICT_ROUTE", "/vertex")];
+    (Server::of_project(home, &root, &["--no-reload"], &settings), root)
+}
+
+/// What `script` of tests/ says of the server and the project, run by `environment`'s Python.
+#[track_caller]
+fn said_by(script: &str, environment: &Path, server: &Server, root: &Path) -> String {
+    let output = Command::new(environment.join("bin/python"))
+        .arg(repository("tests").join(script))
+        .arg(format!("127.0.0.1:{}", server.port))
+        .arg(root)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
 
 /// Trains `fixture` in `environment` of tests/store, serves it, and lets `contracts.py` compare. `formats`: how the frozen values are
 /// kept.
@@ -16,15 +55,8 @@ fn check(fixture: &str, environment: &str, needs: &str, formats: &[(&str, &str)]
     if !covered(&format!("{fixture} over every contract"), &[&package]) {
         return;
     }
-    let home = tempfile::tempdir().unwrap();
-    let root = copy_of(&format!("fixtures/{fixture}"), home.path());
-    let venv = repository("tests/store").join(environment);
-    std::os::unix::fs::symlink(&venv, root.join(".venv")).unwrap();
-    Mlrails::new(home.path())
-        .project(&root)
-        .args(["run"])
-        .run()
-        .expect(0);
+    let environment = repository("tests/store").join(environment);
+    let (server, root) = served(fixture, &environment);
     let files = record::files(&root).unwrap().unwrap();
     let kept: Vec<(&str, &str)> = files
         .values
@@ -32,19 +64,7 @@ fn check(fixture: &str, environment: &str, needs: &str, formats: &[(&str, &str)]
         .map(|(name, value)| (name.as_str(), value.format.as_str()))
         .collect();
     assert_eq!(kept, formats);
-    let server = Server::of_project(home, &root, &["--no-reload"], &[("AIP_PREDICT_ROUTE", "/vertex")]);
-    let output = Command::new(venv.join("bin/python"))
-        .arg(repository("tests/contracts.py"))
-        .arg(format!("127.0.0.1:{}", server.port))
-        .arg(&root)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = said_by("contracts.py", &environment, &server, &root);
     let compared: Vec<&str> = said.lines().collect();
     assert_eq!(compared.len(), 21, "{said}");
     assert_eq!(compared[0], "one record: 100");
@@ -132,4 +152,75 @@ fn torch_answers_as_in_training() {
             ("weights", "torch"),
         ],
     );
+}
+
+#[test]
+fn clients_that_others_wrote_are_answered() {
+    let needs = [
+        "venv-models/lib/python3.11/site-packages/xgboost",
+        "venv-clients/lib/python3.11/site-packages/tritonclient",
+        "venv-clients/lib/python3.11/site-packages/mlflow",
+    ];
+    if !covered("Triton's and MLflow's own clients", &needs) {
+        return;
+    }
+    let (server, root) = served("xgboost_booster", &repository("tests/store/venv-models"));
+    let said = said_by(
+        "clients.py",
+        &repository("tests/store/venv-clients"),
+        &server,
+        &root,
+    );
+    assert_eq!(said.lines().count(), 10, "{said}");
+    assert!(
+        said.contains("Triton, bytes, together: 73\n") && said.ends_with("MLflow, an array: 100\n"),
+        "{said}"
+    );
+}
+
+/// Schemathesis against a fixture's server: what it says, and whether it found nothing.
+fn fuzzed(server: &Server, root: &Path, examples: u32) -> (bool, String) {
+    let output = Command::new(repository("tests/store/venv-schemathesis/bin/python"))
+        .arg(repository("tests/fuzz.py"))
+        .arg(format!("127.0.0.1:{}", server.port))
+        .arg(root)
+        .arg(examples.to_string())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+const FUZZING: [&str; 2] = [
+    "venv-models/lib/python3.11/site-packages/xgboost",
+    "venv-schemathesis/lib/python3.11/site-packages/schemathesis",
+];
+
+#[test]
+fn made_up_requests_are_answered_as_the_openapi_document_says() {
+    if !covered("requests that schemathesis makes up", &FUZZING) {
+        return;
+    }
+    for fixture in ["churn", "xgboost_booster"] {
+        let (server, root) = served(fixture, &repository("tests/store/venv-models"));
+        // With `make test-long` more than 10,000 requests of both.
+        let (passed, said) = fuzzed(&server, &root, amount(10, 1000));
+        assert!(passed, "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+}
+
+#[test]
+fn an_answer_of_another_type_than_the_document_says_is_found() {
+    if !covered("a wrong type that schemathesis finds", &FUZZING) {
+        return;
+    }
+    let (home, root) = trained("xgboost_booster", &repository("tests/store/venv-models"));
+    let path = root.join("src/homes/serve.py");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("-> list[float]"));
+    std::fs::write(&path, text.replace("-> list[float]", "-> list[str]")).unwrap();
+    let server = Server::of_project(home, &root, &["--no-reload"], &[]);
+    let (passed, said) = fuzzed(&server, &root, 1);
+    assert!(!passed && said.contains("Response violates schema"), "{said}");
 }

@@ -318,9 +318,26 @@ fn column(column: &Column, record: Option<&Record>) -> Value {
         schema["minimum"] = low;
         schema["maximum"] = high;
     }
+    // A float64 holds what JSON's numbers are read as.
+    let most = match column.dtype.as_str() {
+        "float16" => Some(65504.0),
+        "float32" => Some(f64::from(f32::MAX)),
+        _ => None,
+    };
+    if let (ColumnType::Number, Some(most)) = (column.kind, most) {
+        schema["minimum"] = json!(-most);
+        schema["maximum"] = json!(most);
+    }
     if column.kind == ColumnType::Datetime {
         schema["format"] = json!("date-time");
-        notes.push("ISO 8601; a time without an offset is taken as UTC.".to_owned());
+        let years = if column.dtype.starts_with("datetime64[ns") {
+            ", from 1677 to 2262"
+        } else {
+            ""
+        };
+        notes.push(format!(
+            "ISO 8601{years}; a time without an offset is taken as UTC."
+        ));
     }
     if let Some(known) = &column.categories {
         if column.is_closed() {

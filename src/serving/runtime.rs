@@ -60,6 +60,7 @@ pub const FILES: &[(&str, &str)] = files![
     "settings.py",
     "tables.py",
     "trace.py",
+    "unlike.py",
     "values.py",
     "verify.py",
     "web.py",

@@ -183,7 +183,16 @@ fn instances() -> Value {
 
 fn invocations() -> Value {
     let record = json!({ "$ref": "#/components/schemas/Record" });
-    let one = |name: &str, schema: Value| json!({ "type": "object", "properties": { name: schema }, "required": [name] });
+    // One of them shuts out the others, whatever these hold.
+    let one = |name: &str, schema: Value| {
+        let shapes = ["dataframe_records", "dataframe_split", "instances", "inputs"];
+        let mut properties: Map<String, Value> = shapes
+            .map(|shape| (shape.to_owned(), json!(false)))
+            .into_iter()
+            .collect();
+        properties.insert(name.to_owned(), schema);
+        json!({ "type": "object", "properties": properties, "required": [name] })
+    };
     let records = |name: &str| one(name, json!({ "type": "array", "items": record }));
     let split = one(
         "dataframe_split",
@@ -260,12 +269,13 @@ fn infer(id: &str) -> Value {
     answered["content"]["application/octet-stream"] = json!({});
     let content = json!({ "application/json": { "schema": body }, "application/octet-stream": {} });
     let refused = refusal(&["error"]);
-    post(
-        id,
-        "Open Inference Protocol 2: a tensor per column",
-        content,
-        answered,
-        "400",
-        &refused,
-    )
+    let summary = "Open Inference Protocol 2: a tensor per column";
+    let mut operation = post(id, summary, content, answered, "400", &refused);
+    operation["parameters"] = json!([{
+        "name": "Inference-Header-Content-Length",
+        "in": "header",
+        "description": "Where the JSON ends and the tensors in bytes begin; without it there are none.",
+        "schema": { "type": "integer", "minimum": 0 },
+    }]);
+    operation
 }

@@ -24,6 +24,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 _BITS = re.compile(r"^(u?)int(8|16|32|64)$", re.IGNORECASE)
+# The largest finite number of each; what is larger would become infinity.
+_LARGEST = {"float16": 65504.0, "float32": 3.4028234663852886e38}
+# What 64 bits of nanoseconds hold, in whole microseconds; other units hold every year that ISO 8601 has.
+_NANOSECONDS = (datetime.datetime(1677, 9, 21, 0, 12, 43, 145225), datetime.datetime(2262, 4, 11, 23, 47, 16, 854775))
 _NAMES = {
     "boolean": "true or false",
     "integer": "a whole number",
@@ -92,6 +96,9 @@ class Column:
             # msgspec's own bounds are 64-bit signed; wider ones are left to `check`.
             low, high = self.bounds or (-(2**63), 2**63 - 1)
             kind = Annotated[int, msgspec.Meta(ge=low, le=min(high, 2**63 - 1))]
+        elif kind is float and self.dtype in _LARGEST:
+            most = _LARGEST[self.dtype]
+            kind = Annotated[float, msgspec.Meta(ge=-most, le=most)]
         return kind | None if self.missing_allowed else kind
 
     def check(self, value):
@@ -120,6 +127,9 @@ class Column:
                 value = math.inf
             if not math.isfinite(value):
                 raise Broken("finite", "numbers are finite; a missing one is null")
+            most = _LARGEST.get(self.dtype, math.inf)
+            if not -most <= value <= most:
+                raise Broken("range", f"{self.dtype} holds -{most} to {most}")
         if self.type in ("string", "datetime") and kind is not str:
             raise self._wrong(value)
         if self.closed and value not in self.categories:
@@ -138,10 +148,12 @@ class Column:
             raise Broken("datetime", "expected an ISO 8601 time such as 2024-05-31T12:00:00") from None
         if value.tzinfo is not None:
             try:
-                value = value.astimezone(datetime.timezone.utc)
+                value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
             except OverflowError:
                 raise Broken("range", "the time is out of range") from None
-            return value if "," in self.dtype else value.replace(tzinfo=None)
+        low, high = _NANOSECONDS
+        if self.dtype.startswith("datetime64[ns") and not low <= value <= high:
+            raise Broken("range", f"{self.dtype} holds {low.year} to {high.year}")
         return value.replace(tzinfo=datetime.timezone.utc) if "," in self.dtype else value
 
     def from_text(self, cell):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import math
 from typing import Any
 
@@ -19,6 +20,8 @@ import msgspec
 from mlrails_runtime import problem
 from mlrails_runtime.columns import Broken, Column
 
+# A text may be as long as a body, which has a limit of its own.
+csv.field_size_limit((1 << 31) - 1)
 _as_tuple = msgspec.structs.astuple
 ABSENT = msgspec.UNSET
 
@@ -37,6 +40,9 @@ class Decoder:
         self.names = [column.name for column in columns]
         self.absent = absent
         self._known = set(self.names)
+        # Of one request, where anyone may send it: how many values it may have, and how many wrong ones are told apart. To say of
+        # each of a million rows what is wrong takes gigabytes.
+        self.most_values = self.most_errors = None
         # Changes whenever an optional column was left out: two threads may decode, so neither can set a flag back.
         self._absences = itertools.count()
         self._absence = 0
@@ -67,6 +73,8 @@ class Decoder:
     def json(self, body):
         """Rows of our own contract: one record, a list of records, or {"columns", "data"}."""
         absence = self._absence
+        if self._may_be_too_many(body):
+            return self.value(parse(body))
         try:
             if body[:1] == b"{":
                 values = _as_tuple(self._one.decode(body))
@@ -102,6 +110,8 @@ class Decoder:
             decoder = self._wrapped[key] = msgspec.json.Decoder(kind)
         absence = self._absence
         try:
+            if self._may_be_too_many(body):
+                raise msgspec.ValidationError
             rows = list(map(_as_tuple, decoder.decode(body).rows))
         except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
             document = parse(body)
@@ -135,10 +145,11 @@ class Decoder:
         return self.records(rows)
 
     def records(self, records):
+        self.within(len(records))
         errors, rows = [], []
         for at, record in enumerate(records):
             if not isinstance(record, dict):
-                errors.append(_error(at, None, "record", "expected an object with a field per column"))
+                self._wrong(errors, _error(at, None, "record", "expected an object with a field per column"))
                 continue
             rows.append(tuple(self._field(at, column, record.get(column.name, ABSENT), errors) for column in self.columns))
         if errors:
@@ -159,10 +170,11 @@ class Decoder:
         if missing and not data:
             # No row could say so; it is most likely not what was meant to be sent.
             raise problem.shape(f"there are no rows, and no columns {', '.join(missing[:10])}")
+        self.within(len(data))
         errors, rows = [], []
         for at, values in enumerate(data):
             if not isinstance(values, list) or len(values) != len(names):
-                errors.append(_error(at, None, "length", f"expected a list of {len(names)} values"))
+                self._wrong(errors, _error(at, None, "length", f"expected a list of {len(names)} values"))
                 continue
             rows.append(
                 tuple(
@@ -176,6 +188,7 @@ class Decoder:
 
     def by_column(self, columns, count):
         """Rows from one list of `count` values per column, as tensors and tables give them."""
+        self.within(count)
         if self._tuples and not self._times and self._known <= columns.keys():
             try:
                 rows = msgspec.convert(list(zip(*(columns[name] for name in self.names))), self._tuples)
@@ -196,6 +209,7 @@ class Decoder:
         try:
             for chunk in self.csv_rows(io.StringIO(text, newline="")):
                 rows.append(chunk)
+                self.within(len(rows) - 1)
         except csv.Error as error:
             raise problem.malformed(f"not CSV: {error}") from None
         return self.split(rows[0], rows[1:])
@@ -214,6 +228,20 @@ class Decoder:
                 # A row of the wrong length goes on as it is: `split` names it.
                 yield [parse(cell) for parse, cell in zip(parse_cell, row)] if len(row) == len(header) else row
 
+    def within(self, rows):
+        """Raises the 413 of more rows than one request may have."""
+        if self.most_values is not None and rows * max(1, len(self.columns)) > self.most_values:
+            raise problem.too_many_values(self.most_values)
+
+    def _may_be_too_many(self, body):
+        """Whether to count records before rows are made of them."""
+        return self.most_values is not None and body.count(b"{") * max(1, len(self.columns)) > self.most_values
+
+    def _wrong(self, errors, error):
+        errors.append(error)
+        if self.most_errors is not None and len(errors) > self.most_errors:
+            raise problem.invalid(errors, all_of_them=False)
+
     def _left_out(self):
         self._absence = next(self._absences) + 1
         return self.absent
@@ -229,13 +257,13 @@ class Decoder:
         if value is ABSENT:
             if not column.required:
                 return self.absent
-            errors.append(_error(at, column.name, "required", "the column is missing"))
+            self._wrong(errors, _error(at, column.name, "required", "the column is missing"))
             return None
         try:
             value = column.check(value)
             return column.check_time(value) if column.type == "datetime" else value
         except Broken as broken:
-            errors.append(_error(at, column.name, broken.rule, str(broken)))
+            self._wrong(errors, _error(at, column.name, broken.rule, str(broken)))
             return None
 
     def _timed(self, rows):
@@ -248,7 +276,7 @@ class Decoder:
                 try:
                     values[place] = self.columns[place].check_time(values[place])
                 except Broken as broken:
-                    errors.append(_error(at, self.names[place], broken.rule, str(broken)))
+                    self._wrong(errors, _error(at, self.names[place], broken.rule, str(broken)))
             timed.append(tuple(values))
         if errors:
             raise problem.invalid(errors)
@@ -265,6 +293,25 @@ def parse(body) -> Any:
         raise problem.malformed("a JSON number out of range") from None
     except msgspec.DecodeError as error:
         raise problem.malformed(str(error)) from None
+
+
+def parse_with_nan(body) -> Any:
+    """JSON; and NaN for a missing value, which is no JSON, but is what MLflow's own client makes of a data frame and Triton's of a tensor."""
+    if b"NaN" not in body:
+        return parse(body)
+    try:
+        return parse(body)
+    except problem.Problem:
+        pass
+    try:
+        # Infinity becomes one, which the schema refuses.
+        document = json.loads(body, parse_constant=lambda word: None if word == "NaN" else float(word))
+        # Half of a surrogate pair is taken by this parser, and is no text.
+        json.dumps(document, ensure_ascii=False).encode()
+        return document
+    except (ValueError, RecursionError):
+        # UnicodeError is one of them. Whatever else is wrong was named above.
+        return parse(body)
 
 
 def _finite(values):

@@ -41,16 +41,23 @@ def malformed(detail):
     return Problem(400, "The body cannot be read", detail, kind="urn:mlrails:malformed")
 
 
-def invalid(errors):
+def invalid(errors, all_of_them=True):
     """422: readable, and rows break rules of the schema."""
     count = len(errors)
     detail = "1 value does not fit the schema" if count == 1 else f"{count} values do not fit the schema"
+    if not all_of_them:
+        detail += ", and the rest was not looked at"
     return Problem(422, "Rows do not fit the schema", detail, errors, kind="urn:mlrails:invalid-rows")
 
 
 def shape(detail):
     """422: readable, and of another shape than rows."""
     return Problem(422, "The body is not rows", detail, [], kind="urn:mlrails:not-rows")
+
+
+def too_many_values(most):
+    """413: a few bytes may stand for a value that takes fifty here, so these are counted too."""
+    return Problem(413, "The body is too large", f"at most {most} values (MLRAILS_MAX_BODY)", kind="urn:mlrails:too-large")
 
 
 def unsupported(detail):

@@ -22,7 +22,7 @@ PARQUET = "application/vnd.apache.parquet"
 MEDIA_TYPES = (ARROW, PARQUET)
 
 # What a body may unpack to, in multiples of the largest body: of bytes, and (divided) of values, each of which is a Python object.
-_BYTES_FACTOR, _VALUES_DIVISOR = 8, 4
+_BYTES_FACTOR, VALUES_DIVISOR = 8, 4
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 
 
@@ -37,7 +37,7 @@ class Tables:
     def __init__(self, columns, max_body):
         self._columns = {column.name: column for column in columns}
         self._bytes = max_body * _BYTES_FACTOR
-        self._values = max_body // _VALUES_DIVISOR
+        self._values = max_body // VALUES_DIVISOR
 
     def read(self, media, body):
         """({column: values as a JSON decoder gives them}, rows). Columns that are not the schema's have no values."""

@@ -18,7 +18,7 @@ import urllib.parse
 
 from granian.rsgi import ProtocolClosed, ProtocolError
 
-from mlrails_runtime import page, problem, tables
+from mlrails_runtime import page, problem, tables, unlike
 from mlrails_runtime.batching import Batcher
 from mlrails_runtime.metrics import Metrics
 from mlrails_runtime.openapi import true_here
@@ -28,6 +28,10 @@ from mlrails_runtime.service import NotPerRow, agree
 CONTRACTS = (own, kserve, oip, mlflow)
 # From so many bytes, and so many answers on, another thread decodes and encodes; and such bodies are taken in pieces.
 _LARGE, _MANY = 64 << 10, 2048
+# Pieces of a body below this are put together as they come: each would take more for itself than what is in it.
+_SMALL = 4 << 10
+# Wrong values of one request that are counted.
+_TOLD = 1000
 PROBES = ("/livez", "/readyz", "/healthz", "/ping", "/health", "/live", "/ready")
 _ID = re.compile(r"^[!-~]{1,128}$")
 log = logging.getLogger("mlrails")
@@ -59,6 +63,7 @@ class Web:
         # Bytes of the bodies that are here now.
         self._held = 0
         service.max_body = settings.max_body
+        service.decoder.most_values, service.decoder.most_errors = settings.max_body // tables.VALUES_DIVISOR, _TOLD
         service.tables = tables.Tables(service.columns, settings.max_body) if tables.available() else None
         self._load = load
         self._ready = ready
@@ -130,7 +135,7 @@ class Web:
         request_id = self._request_id(headers)
         status, media, extra = 500, contract.ERROR_TYPE, ()
         span = self.tracer.begin(headers) if self.tracer is not None else None
-        closing = False
+        closing, reading = False, None
         call = Call(JSON, headers, b"")
         try:
             if self.tokens is not None:
@@ -138,8 +143,12 @@ class Web:
             if self.model is None:
                 raise problem.overloaded("the model is still loading")
             call.media = media_type(headers.get("content-type"))
-            if (headers.get("content-encoding") or "identity") != "identity":
+            if (headers.get("content-encoding") or "identity").lower() != "identity":
                 raise problem.unsupported("compressed bodies are not taken")
+            if headers.get("transfer-encoding") is not None and any(
+                coding.strip().lower() != "chunked" for coding in headers.get_all("transfer-encoding")
+            ):
+                raise problem.malformed("its transfer-encoding is not chunked alone")
             if headers.get("content-length") is None and scope.http_version.startswith("1"):
                 # A chunked body. Whether the head had a length as well, which proxies may have believed, cannot be seen here (RFC 9112
                 # section 6.3); nothing that follows on this connection is read, so nothing can be smuggled in.
@@ -180,9 +189,10 @@ class Web:
                 exc_info=error,
                 extra={"fields": {"request_id": request_id, "path": scope.path, **_trace(span)}},
             )
-            refused = problem.Problem(
-                500, "The pipeline failed", "see the service's log for this request_id", kind="urn:mlrails:pipeline"
-            )
+            refused = None if reading is None else unlike.refusal(error, self.service.columns, reading.rows)
+            if refused is None:
+                detail = "see the service's log for this request_id"
+                refused = problem.Problem(500, "The pipeline failed", detail, kind="urn:mlrails:pipeline")
             status, body = contract.error(refused, request_id)
         finally:
             self._held -= call.held
@@ -203,6 +213,7 @@ class Web:
 
     def _read(self, read, call):
         reading = read(call)
+        self.service.decoder.within(len(reading.rows))
         self.model.check(reading.rows)
         return reading
 
@@ -243,20 +254,26 @@ class Web:
             if small:
                 return await proto()
             # Room is taken as it comes: who declares much and sends little takes little.
-            pieces, size, empty = [], 0, 0
+            pieces, small, size, empty = [], bytearray(), 0, 0
             async for piece in proto:
                 size += len(piece)
                 empty += not piece
                 if size > most:
                     raise _too_large(most)
                 self._hold(call, len(piece))
-                pieces.append(piece)
+                if len(piece) < _SMALL:
+                    small += piece
+                if small and (len(piece) >= _SMALL or len(small) >= _LARGE):
+                    pieces.append(bytes(small))
+                    small.clear()
+                if len(piece) >= _SMALL:
+                    pieces.append(piece)
             if chunked and empty > 1:
                 # granian gives one empty piece at the end, and one more in place of an error.
                 raise problem.malformed("its chunks are broken or end early")
             if expected is not None and size != expected:
                 raise problem.malformed("it ended before its content-length")
-            return b"".join(pieces)
+            return b"".join([*pieces, small])
         except (ProtocolClosed, ProtocolError):
             raise problem.malformed("it ended before its content-length") from None
         except asyncio.CancelledError:

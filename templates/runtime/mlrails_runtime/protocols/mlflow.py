@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import msgspec
 
 from mlrails_runtime import problem
-from mlrails_runtime.decode import parse
+from mlrails_runtime.decode import parse_with_nan
 from mlrails_runtime.protocols import JSON, Reading, own, require
 
 LABEL = "/invocations"
@@ -22,7 +20,7 @@ def posts(service):
         if call.media == "text/csv":
             return Reading(decoder.csv(call.body), own.as_json)
         require(call.media, JSON, "text/csv")
-        document = _parse(call.body)
+        document = parse_with_nan(call.body)
         if not isinstance(document, dict):
             raise _bad(f"expected a JSON object with one of {', '.join(_SHAPES)}")
         given = [shape for shape in _SHAPES if shape in document]
@@ -31,22 +29,6 @@ def posts(service):
         return Reading(_rows(decoder, given[0], document[given[0]]), own.as_json)
 
     return {"/invocations": read}
-
-
-def _parse(body):
-    """JSON; and NaN for a missing value, which is no JSON, but is what MLflow's own client makes of a data frame."""
-    if b"NaN" not in body:
-        return parse(body)
-    try:
-        return parse(body)
-    except problem.Problem:
-        pass
-    try:
-        # Infinity becomes one, which the schema refuses.
-        return json.loads(body, parse_constant=lambda word: None if word == "NaN" else float(word))
-    except (ValueError, RecursionError):
-        # UnicodeDecodeError is one of them. Whatever else is wrong was named above.
-        return parse(body)
 
 
 def _rows(decoder, shape, value):

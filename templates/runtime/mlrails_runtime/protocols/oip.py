@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from mlrails_runtime import problem
-from mlrails_runtime.decode import parse
+from mlrails_runtime.decode import parse_with_nan
 from mlrails_runtime.protocols import JSON, Reading, require, tensors
 from mlrails_runtime.service import plain
 
@@ -80,12 +80,12 @@ def _reader(service, version):
         length = call.headers.get(tensors.HEADER)
         if length is None:
             require(call.media, JSON)
-            head, source = call.body, tensors.Source(b"")
+            head, source = call.body, tensors.Source(b"", decoder.most_values)
         else:
             require(call.media, JSON, BINARY)
             head, rest = tensors.split(call.body, length)
-            source = tensors.Source(rest)
-        document = parse(head)
+            source = tensors.Source(rest, decoder.most_values)
+        document = parse_with_nan(head)
         inputs = document.get("inputs") if isinstance(document, dict) else None
         if not isinstance(inputs, list) or not inputs or not all(isinstance(tensor, dict) for tensor in inputs):
             raise problem.shape('expected an object with "inputs", a list of tensors')
@@ -107,7 +107,12 @@ def _reader(service, version):
         wanted, binary = _wanted(document)
 
         def render(answers):
-            outputs = [output for output in _outputs(answers) if wanted is None or output["name"] in wanted]
+            outputs = _outputs(answers)
+            if wanted is not None:
+                missing = wanted.keys() - {output["name"] for output in outputs}
+                if missing:
+                    raise problem.shape(f"there is no output {sorted(missing)[0][:100]!r}")
+                outputs = [output for output in outputs if output["name"] in wanted]
             answer = {"model_name": service.name, "model_version": version, "outputs": outputs}
             if document.get("id") is not None:
                 answer["id"] = document["id"]

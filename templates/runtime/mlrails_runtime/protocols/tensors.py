@@ -23,17 +23,18 @@ DATATYPES = {*CODES, "BYTES"}
 
 def split(body, length):
     """A body with binary tensors as (its JSON part, the bytes after it); `length` is the header that says where."""
-    if not length.isascii() or not length.isdigit() or int(length) > len(body):
+    if not length.isascii() or not length.isdigit() or len(length) > 20 or int(length) > len(body):
         raise problem.malformed("Inference-Header-Content-Length is not the length of its JSON part")
     end = int(length)
     return body[:end], memoryview(body)[end:]
 
 
 class Source:
-    """The bytes after the JSON part, taken tensor by tensor."""
+    """The bytes after the JSON part, taken tensor by tensor. `most`: values that a tensor may have, None for any number."""
 
-    def __init__(self, rest):
+    def __init__(self, rest, most=None):
         self._rest = rest
+        self.most = most
 
     def take(self, name, size):
         if type(size) is not int or not 0 <= size <= len(self._rest):
@@ -55,7 +56,7 @@ def read(tensor, source):
         raise problem.shape(f"the tensor {name!r} has no known datatype")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise problem.shape(f"the tensor {name!r} has no shape")
-    size = math.prod(shape)
+    size = 0 if 0 in shape else _product(shape, source.most)
     parameters = tensor.get("parameters")
     binary = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if binary is not None:
@@ -65,6 +66,16 @@ def read(tensor, source):
     if size != len(data):
         raise problem.shape(f"the tensor {name!r} holds {len(data)} values and its shape says {size}")
     return name, shape, data
+
+
+def _product(shape, most):
+    """How many values a shape without zeros has. What is too large to be is not multiplied out: it may have thousands of digits."""
+    size = 1
+    for length in shape:
+        size *= length
+        if most is not None and size > most:
+            raise problem.too_many_values(most)
+    return size
 
 
 def _flat(name, data):
@@ -80,7 +91,7 @@ def _flat(name, data):
 def _unpack(name, kind, data, count):
     code = CODES.get(kind)
     if code is None:
-        return _texts(name, data)
+        return _texts(name, data, count)
     width = struct.calcsize(f"<{code}")
     if len(data) != count * width:
         raise problem.shape(f"the tensor {name!r} has {len(data)} bytes; {count} of {kind} take {count * width}")
@@ -90,9 +101,11 @@ def _unpack(name, kind, data, count):
     return list(values)
 
 
-def _texts(name, data):
+def _texts(name, data, count):
     values, at = [], 0
     while at < len(data):
+        if len(values) == count:
+            raise problem.shape(f"the tensor {name!r} holds more values than its shape says, which is {count}")
         if at + 4 > len(data):
             raise problem.malformed(f"the tensor {name!r} ends within a length")
         (length,) = struct.unpack_from("<I", data, at)
