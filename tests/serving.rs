@@ -266,6 +266,10 @@ impl Answer {
         let mut bytes = Vec::new();
         // A reset after the answer, because not all of the request was read, takes nothing from it.
         let _ = stream.read_to_end(&mut bytes);
+        Self::of(bytes)
+    }
+
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         Self {

@@ -26,6 +26,7 @@ mod hostile_index;
 mod hostile_lock;
 mod hostile_project;
 mod hostile_sdists;
+mod hostile_serving;
 mod hostile_wheels;
 mod index_faults;
 mod indexes;

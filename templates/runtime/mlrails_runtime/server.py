@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 
-from granian.constants import Interfaces
-from granian.http import HTTP1Settings, HTTP2Settings
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -56,12 +56,13 @@ def run(settings):
         interface=Interfaces.RSGI,
         workers=workers,
         websockets=False,
+        # While it looks which version a client speaks, granian has no deadline: who says nothing would keep a connection for good.
+        http=HTTPModes.http1,
         # Connections, not requests: those are bounded by the runtime's own queue, which can answer 503; who is not accepted hangs.
         backpressure=settings.connections,
         http1_settings=HTTP1Settings(
             header_read_timeout=int(settings.header_timeout * 1000), max_buffer_size=max(8192, settings.max_header)
         ),
-        http2_settings=HTTP2Settings(max_headers_size=settings.max_header),
         respawn_failed_workers=True,
         workers_kill_timeout=max(1, int(settings.stop_timeout)),
         log_enabled=True,
