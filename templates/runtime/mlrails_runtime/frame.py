@@ -139,6 +139,9 @@ def _maker(column, numpy, pandas):
             return lambda values: objects(values, numpy)
         # From pandas 3 on, an array of strings would become `str`, save where a Series says otherwise.
         return lambda values: pandas.Series(objects(values, numpy), dtype=object)
+    if dtype == "str":
+        # Of pandas, from 3 on. To numpy it means that None becomes "None".
+        return lambda values: pandas.array(values, dtype=dtype)
     try:
         plain = numpy.dtype(dtype)
     except TypeError:

@@ -82,6 +82,21 @@ class Model:
         """`freeze`: whether this process exists for the model; in a library the collector is somebody else's. `fast`: whether fast paths
         that training proved are used."""
         self.service = service
+        collected = freeze and gc.isenabled()
+        if collected:
+            # What imports and unpickling make is kept: to look through it again and again while it grows finds nothing.
+            gc.disable()
+        try:
+            self._load(service, fast)
+        finally:
+            if collected:
+                gc.enable()
+        if freeze:
+            # What was just loaded lives as long as the process: the collector need not walk it on each pass.
+            gc.collect()
+            gc.freeze()
+
+    def _load(self, service, fast):
         self.app = _import_app(service.folder / "app.py")
         self.frozen = {entry["name"]: _load(service.artifacts, entry) for entry in service.document["frozen"]}
         if service.is_table:
@@ -89,10 +104,6 @@ class Model:
         else:
             self.build = frame.records(service.columns, service.document.get("row"))
         self.accelerated = fast and self._accelerate(service.document.get("accelerate"))
-        if freeze:
-            # What was just loaded lives as long as the process: the collector need not walk it on each pass.
-            gc.collect()
-            gc.freeze()
 
     def _accelerate(self, record):
         """Whether fast paths are used: golden rows decide here too, with the versions that are installed here."""

@@ -6,7 +6,7 @@ import unittest
 import msgspec
 
 from mlrails_runtime.columns import Column
-from mlrails_runtime.decode import ABSENT, Decoder
+from mlrails_runtime.decode import ABSENT, Decoder, parse_with_nan
 from mlrails_runtime.problem import Problem
 
 SCHEMA = [
@@ -159,6 +159,42 @@ class Rules(unittest.TestCase):
             decoder().json(b"[" + b",".join([b"{}"] * 500) + b"]")
         document = msgspec.json.decode(caught.exception.body("id"))
         self.assertEqual((len(document["errors"]), document["more_errors"]), (100, 900))
+
+    def test_what_a_dtype_does_not_hold(self):
+        columns = [Column("small", "number", "float32"), Column("at", "datetime", "datetime64[ns]"), Column("day", "datetime", "datetime64[us, UTC]")]
+        good = {"small": 3.4e38, "at": "1677-09-22T00:00:00", "day": "0001-01-01T00:00:00"}
+        one = Decoder(columns)
+        self.assertEqual(len(one.json(msgspec.json.encode(good))), 1)
+        for name, value in (("small", 3.5e38), ("small", -1e300), ("at", "1677-09-21T00:00:00Z"), ("at", "2262-04-12T00:00:00")):
+            with self.assertRaises(Problem) as caught:
+                one.json(msgspec.json.encode({**good, name: value}))
+            self.assertEqual([(error["column"], error["rule"]) for error in caught.exception.errors], [(name, "range")])
+
+    def test_values_and_what_is_wrong_with_them_are_counted_where_anyone_may_send_them(self):
+        one = decoder()
+        one.most_values, one.most_errors = 1000, 20
+        width = len(one.columns)
+        at_most = 1000 // width
+        record = b'{"age":1,"monthly spend":1}'
+        for count, status in ((at_most + 1, 413), (at_most, 422)):
+            for body in (b"[" + b",".join([b"{}"] * count) + b"]", b'{"columns":[],"data":[' + b",".join([b"[]"] * count) + b"]}"):
+                with self.assertRaises(Problem) as caught:
+                    one.json(body)
+                self.assertEqual(caught.exception.status, status, body[:40])
+            self.assertLess(len(caught.exception.errors or ()), 30)
+        self.assertEqual(len(one.json(b"[" + b",".join([record] * at_most) + b"]")), at_most)
+        with self.assertRaises(Problem) as caught:
+            one.json(b"[" + b",".join([record] * (at_most + 1)) + b"]")
+        self.assertEqual(caught.exception.status, 413)
+        with self.assertRaises(Problem) as caught:
+            one.csv(b"age,monthly spend\n" + b"1,1\n" * (at_most + 1))
+        self.assertEqual(caught.exception.status, 413)
+
+    def test_nan_is_missing_where_clients_write_it_so(self):
+        self.assertEqual(parse_with_nan(b'{"a": [NaN, 1, "NaN"]}'), {"a": [None, 1, "NaN"]})
+        for wrong in (b'{"a": NaN, "b": "\\ud800"}', b'{"a": NaN', b'[NaN, "\xff"]', b"[" * 100_000 + b"NaN"):
+            with self.assertRaises(Problem):
+                parse_with_nan(wrong)
 
 
 if __name__ == "__main__":

@@ -244,5 +244,15 @@ class Shared(unittest.TestCase):
             self.assertIn(line, lines)
 
 
+class Words(unittest.TestCase):
+    def test_what_is_missing_among_words_of_pandas_own_dtype_is_no_word(self):
+        # What pandas 3 does by default.
+        with pandas.option_context("future.infer_string", True):
+            build = frame.table([Column("word", "string", "str", nullable=True), Column("number", "number", "float64")])
+            made = build([("x", 1.0), (None, 2.0)])
+        self.assertEqual(str(made["word"].dtype), "str")
+        self.assertEqual(made["word"].isna().tolist(), [False, True])
+
+
 if __name__ == "__main__":
     unittest.main()

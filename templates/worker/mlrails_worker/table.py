@@ -210,6 +210,9 @@ def _array(column, values):
         array = numpy.empty(len(values), dtype=object)
         array[:] = [blank if value is None else value for value in values]
         return array
+    if dtype == "str":
+        # Of pandas, from 3 on. To numpy it means that None becomes "None".
+        return pandas.array(values, dtype=dtype)
     try:
         plain = numpy.dtype(dtype)
     except TypeError:

@@ -255,19 +255,19 @@ def _encoder(estimator, given):
     if sum(widths) > _WIDEST:
         raise Refused(f"more than {_WIDEST} columns of categories")
     starts = numpy.cumsum([0, *widths])
+    cells = [values.tolist() for values in categories]
+    answers = _asked(estimator, first, cells)
+    strangers = _asked_about_strangers(estimator, first, categories)
     columns = []
-    for at, values in enumerate(categories):
-        ask = _asking(estimator, first, at, slice(starts[at], starts[at + 1]), values)
-        cells = values.tolist()
-        table = [ask(cells)] if len(cells) else []
-        known = {cell: code for code, cell in enumerate(cells) if cell == cell}
-        missing = next((code for code, cell in enumerate(cells) if cell != cell), None)
+    for at in range(len(categories)):
+        own = slice(starts[at], starts[at + 1])
+        table = [answers[at][:, own]]
+        known = {cell: code for code, cell in enumerate(cells[at]) if cell == cell}
+        missing = next((code for code, cell in enumerate(cells[at]) if cell != cell), None)
         unknown = None
-        try:
-            table.append(ask([_stranger(values)]))
-            unknown = len(cells)
-        except ValueError:
-            pass  # an error, which the estimator itself words
+        if strangers[at] is not None:
+            table.append(strangers[at][:, own])
+            unknown = len(cells[at])
         if missing is None:
             missing = unknown
         place = given.places[at]
@@ -290,19 +290,47 @@ def _widths(estimator, first):
     return [int(width) for width in estimator._n_features_outs]
 
 
-def _asking(estimator, first, at, columns, values):
-    def ask(cells):
-        rows = numpy.empty((len(cells), len(first)), dtype=object)
-        for place, value in enumerate(first):
-            rows[:, place] = value
-        rows[:, at] = cells
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            answer = type(estimator).transform(estimator, _as_fitted(estimator, rows))
-        answer = answer.toarray() if hasattr(answer, "toarray") else numpy.asarray(answer)
-        return answer[:, columns].astype(float)
+# Cells of a matrix that is made to ask an encoder about all columns at once: each call of it costs milliseconds of checks.
+_ASKED_AT_ONCE = 1 << 20
 
-    return ask
+
+def _asked(estimator, first, cells):
+    """What the encoder answers for each of `cells[column]`, the other columns having their `first`: a matrix per column."""
+    count = sum(map(len, cells))
+    if len(cells) > 1 and count * count > _ASKED_AT_ONCE:
+        alone = [[values if to == at else [] for to in range(len(cells))] for at, values in enumerate(cells)]
+        return [_asked_once(estimator, first, one)[at] for at, one in enumerate(alone)]
+    return _asked_once(estimator, first, cells)
+
+
+def _asked_once(estimator, first, cells):
+    rows = numpy.empty((sum(map(len, cells)), len(first)), dtype=object)
+    for place, value in enumerate(first):
+        rows[:, place] = value
+    ends = numpy.cumsum([0, *map(len, cells)])
+    for at, values in enumerate(cells):
+        rows[ends[at] : ends[at + 1], at] = values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answer = type(estimator).transform(estimator, _as_fitted(estimator, rows))
+    answer = answer.toarray() if hasattr(answer, "toarray") else numpy.asarray(answer)
+    return [answer[ends[at] : ends[at + 1]].astype(float) for at in range(len(cells))]
+
+
+def _asked_about_strangers(estimator, first, categories):
+    """The same for a value that is no category; None where that is an error, which the estimator itself words."""
+    strangers = [[_stranger(values)] for values in categories]
+    try:
+        return _asked(estimator, first, strangers)
+    except ValueError:
+        pass  # of one of the columns, at least
+    made = []
+    for at, stranger in enumerate(strangers):
+        try:
+            made.append(_asked_once(estimator, first, [stranger if to == at else [] for to in range(len(strangers))])[at])
+        except ValueError:
+            made.append(None)
+    return made
 
 
 def _as_fitted(estimator, rows):
