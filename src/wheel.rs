@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use uv_normalize::PackageName;
 use uv_pep440::{Version, VersionSpecifiers};
 
@@ -27,18 +28,24 @@ use crate::tree::{Node, PLAIN, Tree, TreeError};
 /// The folder inside the package that is ours.
 const OURS: &str = "_mlrails";
 /// What of the runtime a library needs, files and folders: no server.
-const RUNTIME: [&str; 9] = [
+const RUNTIME: [&str; 14] = [
     "__init__.py",
+    "__main__.py",
     "accelerate/",
+    "batch/",
     "columns.py",
     "decode.py",
+    "engines/",
     "frame.py",
     "problem.py",
     "service.py",
     "settings.py",
+    "tables.py",
     "values.py",
+    "verify.py",
 ];
 const MODEL: &str = include_str!("../templates/wheel/model.py");
+const MAIN: &str = include_str!("../templates/wheel/main.py");
 /// The extra that pins what the golden rows were seen with.
 pub const EXTRA: &str = "locked";
 /// What the decoder is made of.
@@ -63,6 +70,8 @@ pub struct Parts<'a> {
     pub values: &'a Tree,
     /// Where they are in that tree.
     pub values_folder: &'a str,
+    /// run.json as it ships: `verify` and each worker of a cluster answer its golden rows.
+    pub run: Bytes,
     /// What the project declares.
     pub declared: &'a [Requirement],
     /// The production set, sorted by name.
@@ -137,10 +146,12 @@ pub fn tree(parts: &Parts<'_>) -> Result<Tree, WheelError> {
         add_import(&mut bytes, package);
         tree.insert_file(&init, bytes, PLAIN)?;
     }
-    let model = MODEL
-        .replace("@PACKAGE@", package)
-        .replace("@PROJECT@", parts.display_name);
-    tree.insert_file(&format!("{ours}/__init__.py"), model.into_bytes(), PLAIN)?;
+    for (path, text) in [("__init__.py", MODEL), ("__main__.py", MAIN)] {
+        let text = text
+            .replace("@PACKAGE@", package)
+            .replace("@PROJECT@", parts.display_name);
+        tree.insert_file(&format!("{ours}/{path}"), text.into_bytes(), PLAIN)?;
+    }
     for (path, bytes) in parts.app {
         let bytes = match path.ends_with(".py") {
             true => vendored(&String::from_utf8_lossy(bytes), package).into_bytes(),
@@ -166,6 +177,7 @@ pub fn tree(parts: &Parts<'_>) -> Result<Tree, WheelError> {
             tree.insert_file(&format!("{ours}/artifacts/{inner}"), source.clone(), PLAIN)?;
         }
     }
+    tree.insert_file(&format!("{ours}/artifacts/run.json"), parts.run.clone(), PLAIN)?;
     let info = format!("{}.dist-info", stem(parts));
     tree.insert_file(&format!("{info}/METADATA"), metadata(parts).into_bytes(), PLAIN)?;
     let wheel = format!(

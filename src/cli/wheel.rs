@@ -35,6 +35,7 @@ Examples:
   mlrails wheel                     dist/<name>-<version>-py3-none-any.whl
   pip install 'x.whl[locked]'       with exactly the versions that the lock has
   mlrails wheel --bundle            a zip of the wheel and a requirements.txt with hashes, for pip install -r
+  python -m churn._mlrails batch    where it is installed: score files, on a cluster as well (batch --help)
   mlrails wheel --output /tmp       somewhere else"
 )]
 pub struct Args {
@@ -78,12 +79,13 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     );
     pipeline::check_values(project.root(), &reached.files, &reached.frozen)?;
     let settings = project.resolve(Half::Serving, &Overrides::from_process(None, Vec::new()))?;
-    let app = serving::app(
+    let mut app = serving::app(
         &project,
         &settings,
         &reached.files,
         serving::openapi::of(&project),
     )?;
+    app.locked = reached.locked.clone();
     let declared: Vec<_> = pyproject
         .dependencies
         .iter()
@@ -107,6 +109,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         app: &render::files(&app, "artifacts"),
         values: &pipeline::values(project.root(), &reached.files, &reached.frozen)?,
         values_folder: &format!("{}/artifacts", pipeline::APP),
+        run: pipeline::shipped_run(project.root())?,
         declared: &declared,
         included: &included,
     };

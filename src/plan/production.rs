@@ -14,7 +14,7 @@ use crate::python::requirement::Requirement;
 use crate::python::target::Target;
 
 /// Where reachability starts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Roots {
     /// Third-party modules that the serving half imports, dotted, with the first place that does (`src/x.py:3`).
     pub imports: Vec<(String, String)>,

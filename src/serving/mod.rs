@@ -43,6 +43,9 @@ pub struct App {
     /// Distribution to version, as training saw them.
     pub versions: BTreeMap<String, String>,
     pub python: String,
+    /// Distribution to version, as the lock has them, of what the pipeline itself needs: neither the server nor a cluster's client. Processes
+    /// that are not of the image are compared with it. Empty where nothing was locked.
+    pub locked: BTreeMap<String, String>,
     /// The fast paths that training proved, as run.json has them; null where `[serve] accelerate` forbids them.
     pub accelerate: Value,
     /// Whether a request's rows belong together (`[golden] group`): it is scored by itself, whole.
@@ -149,6 +152,7 @@ pub fn app(
         openapi,
         versions: run.versions.clone(),
         python: run.python.clone(),
+        locked: BTreeMap::new(),
         alone: project.manifest.config.golden.group.is_some(),
         accelerate: match project.manifest.config.serve.accelerate {
             Some(false) => Value::Null,

@@ -58,6 +58,7 @@ pub fn service_json(app: &App, artifacts: &str) -> Value {
         "alone": app.alone,
         "python": app.python,
         "versions": app.versions,
+        "locked": app.locked,
         "labels": app.labels,
     })
 }
@@ -273,6 +274,7 @@ mod tests {
             alone: false,
             versions: BTreeMap::new(),
             python: "3.11.7".to_owned(),
+            locked: [("pandas".to_owned(), "2.3.3".to_owned())].into(),
             labels: BTreeMap::new(),
         }
     }

@@ -1,5 +1,7 @@
 //! What an image is decided from: freshness, the lock, and the plan for one platform.
 
+use std::collections::BTreeMap;
+
 use uv_normalize::PackageName;
 
 use super::{Args, Failure, Session, base};
@@ -18,6 +20,10 @@ use crate::python::target::{Platform, Target};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::buildpack::Facts;
 use crate::targets::{self, Asked, Targets};
+use crate::wheel;
+
+/// Distributions that are a cluster's client.
+const ENGINES: [&str; 3] = ["ray", "dask", "distributed"];
 
 /// Everything that is decided for one platform.
 pub struct Plan {
@@ -33,6 +39,8 @@ pub struct Plan {
     pub files: FilesRecord,
     /// Names of the trained values that serving needs.
     pub frozen: Vec<String>,
+    /// What the pipeline needs without a server around it, by name, with its version.
+    pub locked: BTreeMap<String, String>,
 }
 
 /// What serving reaches, on one target.
@@ -42,6 +50,8 @@ pub struct Reached {
     pub files: FilesRecord,
     /// Names of the trained values that serving needs.
     pub frozen: Vec<String>,
+    /// What the pipeline needs without a server around it, by name, with its version.
+    pub locked: BTreeMap<String, String>,
 }
 
 /// Whether the artifacts are as new as the code.
@@ -199,6 +209,7 @@ pub fn plan(
         closure: reached.closure,
         files: reached.files,
         frozen: reached.frozen,
+        locked: reached.locked,
     })
 }
 
@@ -227,8 +238,9 @@ pub fn reached(
     for (requirement, name) in base::additions(&project.manifest)?.requirements {
         roots.added.push((requirement.name, Reason::Buildpack { name }));
     }
-    let production = match production(lock, target, &roots) {
-        Ok(production) => production,
+    let bare = without_server(&roots);
+    let (production, bare) = match production(lock, target, &roots) {
+        Ok(whole) => (whole, production(lock, target, &bare)?),
         Err(errors) => {
             let without: Vec<_> = errors.iter().filter_map(without_wheel).collect();
             if without.len() < errors.len() {
@@ -237,15 +249,35 @@ pub fn reached(
             // What no index has a wheel of is built from its source.
             let manifest = &project.manifest;
             let lock = build::for_image(manifest, lock, &without, target, builds, session)?;
-            production(&lock, target, &roots)?
+            (
+                production(&lock, target, &roots)?,
+                production(&lock, target, &bare)?,
+            )
         }
     };
+    let versions = bare.included.into_iter().filter_map(|one| {
+        let version = one.package.version.as_ref()?.to_string();
+        Some((one.package.name.to_string(), version))
+    });
     Ok(Reached {
+        locked: versions.collect(),
         production,
         closure,
         files,
         frozen,
     })
+}
+
+/// The roots of the pipeline alone, as it runs in processes that are not of the image: without the server, and without the client of a
+/// cluster that was kept for `batch --engine`, which compares its own version.
+fn without_server(roots: &Roots) -> Roots {
+    let mut bare = roots.clone();
+    let decoder = wheel::decoder();
+    let is_decoder = |name: &PackageName| decoder.iter().any(|text| text.starts_with(name.as_ref()));
+    bare.added
+        .retain(|(name, why)| !matches!(why, Reason::Runtime) || is_decoder(name));
+    bare.kept.retain(|name| !ENGINES.contains(&name.as_ref()));
+    bare
 }
 
 /// Warns of what serving names without importing it, and does not get.

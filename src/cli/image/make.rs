@@ -315,7 +315,8 @@ fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 
         "record of the run",
     )?;
     let settings = project.resolve(Half::Serving, &Overrides::from_process(None, Vec::new()))?;
-    let app = serving::app(project, &settings, &plan.files, serving::openapi::of(project))?;
+    let mut app = serving::app(project, &settings, &plan.files, serving::openapi::of(project))?;
+    app.locked = plan.locked.clone();
     let (shipped, _) = project.shipped(&plan.closure)?;
     let mut code = pipeline::code(&shipped)?;
     for (path, bytes) in render::files(&app, "artifacts") {

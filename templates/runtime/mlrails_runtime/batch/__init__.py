@@ -14,10 +14,11 @@ import zlib
 
 from mlrails_runtime import problem
 from mlrails_runtime import settings as environment
-from mlrails_runtime.batch import formats, workers
+from mlrails_runtime.batch import formats, stdout, workers
 from mlrails_runtime.batch.job import Job
 from mlrails_runtime.batch.progress import Progress
-from mlrails_runtime.batch.refused import Misused, Refused, RowsRejected
+from mlrails_runtime.batch.refused import Misused, Refused, RowsRejected, code_of
+from mlrails_runtime.engines import drive
 from mlrails_runtime.service import Model, Service, Unusable
 
 # Which process of how many this is, as platforms tell the ones they start side by side.
@@ -31,6 +32,7 @@ EPILOG = """examples:
   batch --input 'days/*.parquet' --output answers/ --rejected rejected/ --on-error skip
   batch --input s3://bucket/rows.parquet --output s3://bucket/answers/ --partition 3/8
   batch --input env:DATABASE_URL --query 'select * from customers order by id' --output answers.parquet
+  batch --input /shared/rows.parquet --output /shared/answers/ --engine ray --engine-address head:6379
   zcat rows.csv.gz | batch --input - --output - --keep id
 
 Run the same command again after it was killed: parts that are there are not made again.
@@ -38,21 +40,22 @@ Run the same command again after it was killed: parts that are there are not mad
 
 
 def run(settings, words):
-    """0: done; 1: rows were rejected under --on-error fail, or something cannot be read; 2: usage; 130, 143: interrupted."""
+    """0: done; 1: rows were rejected under --on-error fail, or something cannot be read; 2: usage; 3: the same command may do later (a full
+    disk, a cluster that is not there); 130, 143: interrupted."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         chosen = _parser().parse_args(words)
+        if chosen.engine_address and not chosen.engine:
+            raise Misused("--engine-address is of a cluster; which kind? --engine ray or dask")
+        stdout.take()
         chosen.partition = _partition(chosen.partition)
         if chosen.worker is not None:
             at, of = chosen.worker
             chosen.partition = (chosen.partition[0] + chosen.partition[1] * at, chosen.partition[1] * of)
         return _run(settings, chosen, words)
-    except Misused as error:
+    except (Misused, Unusable, Refused, problem.Problem, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (Unusable, Refused, problem.Problem, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return code_of(error)
     except (EOFError, zlib.error) as error:
         print(f"error: an input that is packed breaks off or is damaged: {error}", file=sys.stderr)
         return 1
@@ -66,9 +69,16 @@ def _run(settings, chosen, words):
     progress = Progress(workers.report if worker else None)
     service = Service(settings.app)
     job = Job(service, chosen)
-    count = 1 if worker or job.piped or job.streams else _processes(settings, chosen, job)
+    count = 1 if worker or job.piped or job.streams or chosen.engine else _processes(settings, chosen, job)
+    report = None
+    if chosen.engine:
+        drive.check(job, chosen)
     try:
         job.open()
+        if chosen.engine:
+            report = drive.run(job, chosen, _wanted(chosen, job), progress)
+            # What they made is there; this only counts it.
+            job.open()
         if worker:
             workers.end_with_parent()
         if count > 1:
@@ -104,7 +114,12 @@ def _run(settings, chosen, words):
     if totals.rejected > len(totals.examples):
         print(f"… and {totals.rejected - len(totals.examples)} more", file=sys.stderr)
     summary = {"scored": totals.scored, "rejected": totals.rejected, "seconds": round(progress.seconds, 3)}
-    if totals.resumed and count == 1:
+    if report is not None:
+        summary["parts_there"] = report.there
+        summary["engine"] = {"name": chosen.engine, "parts": report.made, "workers": len(report.names), "lost": report.lost}
+        if report.peak is not None:
+            summary["engine"]["largest_process_mib"] = round(report.peak / (1 << 20))
+    elif totals.resumed and count == 1:
         summary["parts_there"] = totals.resumed
     print(json.dumps(summary), file=sys.stderr)
     return 0
@@ -134,6 +149,12 @@ def _processes(settings, chosen, job):
         return chosen.workers
     size = sum(place.size() for place in job.inputs)
     return min(environment.workers(settings), max(1, size // _BYTES_PER_WORKER // chosen.partition[1]))
+
+
+def _wanted(chosen, job):
+    """How many processes of a cluster: no more than the input has work for."""
+    size = sum(place.size() for place in job.inputs)
+    return chosen.workers or max(1, size // _BYTES_PER_WORKER // chosen.partition[1])
 
 
 def _partition(said):
@@ -183,7 +204,9 @@ def _parser():
     add("--rejected", metavar="PATH", help="where rejected rows go with their reasons, as JSON lines; a folder when the output is one")
     add("--keep", type=_names, metavar="A,B", help="input columns that the output has (default: all)")
     add("--partition", type=_share, metavar="I/N", help="this machine's share of the parts (default: what Kubernetes or Cloud Run say)")
-    add("--workers", type=_count, metavar="N", help="processes (default: by cores and size)")
+    add("--workers", type=_count, metavar="N", help="processes, of a cluster with --engine (default: by cores and size)")
+    add("--engine", choices=sorted(drive.ENGINES), help="score on the workers of a cluster that is there; files have to be on storage they share")
+    add("--engine-address", metavar="ADDRESS", help="which cluster (default: RAY_ADDRESS, DASK_SCHEDULER_ADDRESS)")
     add("--chunk", type=_count, default=4096, help="rows in memory at a time (4096)")
     add("--part-rows", type=_count, default=1 << 18, help="rows of a part, which is made again when it was not finished (262144)")
     add("--worker", type=_share, help=argparse.SUPPRESS)

@@ -12,7 +12,7 @@ import json
 import sys
 import typing
 
-from mlrails_runtime.batch import formats, layout, ledger, places, sql
+from mlrails_runtime.batch import formats, layout, ledger, places, sql, stdout
 from mlrails_runtime.batch.judge import judge
 from mlrails_runtime.batch.refused import Misused, Refused, RowsRejected
 from mlrails_runtime.batch.text import checked_header
@@ -125,41 +125,59 @@ class Job:
         return self.ledger
 
     def score(self, model, progress, stop=lambda: None):
-        """Makes the parts of this partition that are not there. The parts that others make are passed over."""
-        mine, of = self.chosen.partition
+        """Makes the parts of this partition that are not there."""
         totals = Totals()
+
+        def make(reader, file, at):
+            return self.part(model, reader, file, at, totals, progress, stop)
+
+        for file, at, note, there in self.parts(make):
+            totals.resumed += there
+            totals.add(note)
+            totals.notes.append((file, at))
+            if note["size"] is not None:
+                totals.parts.append(self.ledger.part(file, at))
+            if note["rejected_size"] is not None:
+                totals.rejected_parts.append(self.ledger.rejected(file, at))
+        return totals
+
+    def parts(self, make):
+        """The parts of this partition in order: (file, at, note, whether it was there). Those that others make are passed over.
+
+        `make(reader, file, at)` gives the note of one that is not there: the reader stands at its first row, and afterwards behind its last.
+        """
+        mine, of = self.chosen.partition
         for file in range(len(self.inputs)):
             at, row, offset, last, reader = 0, 0, None, False, None
             try:
                 while not last:
                     wanted = (file + at) % of == mine
                     note = self.ledger.note(file, at) if self.ledger is not None and not self.piped else None
-                    if note is not None:
-                        if wanted:
-                            totals.resumed += 1
-                    else:
+                    there = note is not None
+                    if not there:
                         if reader is None:
-                            reader = self._first or self._reader(file)
-                            self._matching(reader)
+                            reader = self.opened(file)
                         reader.seek(row, offset)
-                        if wanted:
-                            note = self._part(model, reader, file, at, totals, progress, stop)
-                        else:
-                            reader.skip(self.rows)
-                            note = {"row": reader.row, "offset": reader.offset, "last": reader.row < row + self.rows}
+                        note = make(reader, file, at) if wanted else self.passed(reader)
                     if wanted:
-                        totals.add(note)
-                        totals.notes.append((file, at))
-                        if note["size"] is not None:
-                            totals.parts.append(self.ledger.part(file, at))
-                        if note["rejected_size"] is not None:
-                            totals.rejected_parts.append(self.ledger.rejected(file, at))
+                        yield file, at, note, there
                     row, offset, last = note["row"], note["offset"], note["last"]
                     at += 1
             finally:
                 if reader is not None:
                     reader.close()
-        return totals
+
+    def opened(self, file):
+        """A reader of an input that has the columns which the output needs of it."""
+        reader = self._first or self._reader(file)
+        self._matching(reader)
+        return reader
+
+    def passed(self, reader):
+        """Where the next part begins, for one that is not made here."""
+        start = reader.row
+        reader.skip(self.rows)
+        return {"row": reader.row, "offset": reader.offset, "last": reader.row < start + self.rows}
 
     def _matching(self, reader):
         names = self.layout.names
@@ -167,7 +185,8 @@ class Job:
         if missing:
             raise Refused(f"{reader.source}: there is no column {', '.join(missing[:10])}, which the first input has")
 
-    def _part(self, model, reader, file, at, totals, progress, stop):
+    def part(self, model, reader, file, at, totals, progress, stop=lambda: None):
+        """Makes one part, from where the reader stands, and its note."""
         start, scored, rejected, examples = reader.row, 0, 0, []
         name = str(reader.source)
         # The first part of a file is there even without rows, for its header; a later one without rows is none.
@@ -176,7 +195,7 @@ class Job:
         with contextlib.ExitStack() as stack:
             if not empty:
                 place = self.ledger and self.ledger.part(file, at)
-                out = stack.enter_context(place.writing()) if place else _Piped(sys.stdout.buffer)
+                out = stack.enter_context(place.writing()) if place else _Piped(stdout.take())
                 header = self.folder or (file, at) == (0, 0)
                 if place is None and self.format == "arrows" and self._stream is not None:
                     writer = self._stream
@@ -219,7 +238,7 @@ class Job:
                 note["rejected_size"] = self.ledger.rejected(file, at).size()
             self.ledger.write(file, at, note)
         else:
-            sys.stdout.buffer.flush()
+            stdout.take().flush()
         return note
 
     def finish(self, totals):
@@ -227,7 +246,7 @@ class Job:
         if self.streams:
             if self._stream is not None:
                 self._stream.finish()
-                sys.stdout.buffer.flush()
+                stdout.take().flush()
             return
         if self.folder:
             if self.chosen.query is not None:

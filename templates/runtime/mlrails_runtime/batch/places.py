@@ -41,8 +41,11 @@ def shown(text):
 class Place:
     """One file or folder. Its last part is `name`; `str()` of it is what people are told."""
 
+    # What people called it, where this process has to know it by another name.
+    told = None
+
     def __str__(self):
-        return shown(self.text)
+        return self.told or shown(self.text)
 
     @property
     def name(self):
@@ -86,6 +89,10 @@ class Local(Place):
     def __init__(self, path):
         self.text = str(path)
 
+    def absolute(self):
+        """How another process of this file system finds it."""
+        return os.path.abspath(self.text)
+
     def child(self, name):
         return Local(os.path.join(self.text, name))
 
@@ -124,8 +131,8 @@ class Local(Place):
 
     @contextlib.contextmanager
     def _replacing(self):
-        # Two processes that write one file write the same bytes, each under a name of its own.
-        temporary = f"{self.text}.{os.getpid()}.tmp"
+        # Two processes that write one file write the same bytes, each under a name of its own; in containers all have the same number.
+        temporary = f"{self.text}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
         try:
             with open(temporary, "wb", buffering=_BUFFER) as file:
                 yield file
@@ -156,6 +163,9 @@ class Remote(Place):
         except (ImportError, ValueError) as error:
             raise Refused(f"{shown(text)}: {error}") from None
         return cls(system, path, text)
+
+    def absolute(self):
+        return self.text
 
     def child(self, name):
         return Remote(self._system, f"{self._path.rstrip('/')}/{name}", f"{self.text.rstrip('/')}/{name}")

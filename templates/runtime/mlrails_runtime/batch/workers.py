@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 
+from mlrails_runtime.batch import stdout
+
 
 def run(words, count, progress):
     """0 when all ended well, else the exit code of the first that did not; the others are ended."""
@@ -53,8 +55,10 @@ def _watch(children, progress):
 
 def report(told):
     """From a worker to who started it; it ends when nobody listens."""
+    out = stdout.take()
     try:
-        print(json.dumps(told), flush=True)
+        out.write(json.dumps(told).encode() + b"\n")
+        out.flush()
     except BrokenPipeError:
         os._exit(1)
 
