@@ -65,14 +65,14 @@ def run(settings, words):
 
 
 def _run(settings, chosen, words):
+    if chosen.engine:
+        drive.check(chosen)
     worker = chosen.worker is not None
     progress = Progress(workers.report if worker else None)
     service = Service(settings.app)
     job = Job(service, chosen)
     count = 1 if worker or job.piped or job.streams or chosen.engine else _processes(settings, chosen, job)
     report = None
-    if chosen.engine:
-        drive.check(job, chosen)
     try:
         job.open()
         if chosen.engine:

@@ -15,4 +15,6 @@ def take():
         sys.stdout.flush()
         _taken = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
+        # In order with what else is said there.
+        sys.stdout = sys.stderr
     return _taken

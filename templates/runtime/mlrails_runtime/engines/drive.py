@@ -48,9 +48,9 @@ class Report:
         self.there, self.made, self.lost, self.peak, self.names = 0, 0, 0, None, set()
 
 
-def check(job, chosen):
-    """Refuses what no cluster can do, before anything is read."""
-    if job.piped or job.streams or chosen.query is not None:
+def check(chosen):
+    """(the engine, the cluster's address), or refuses what no cluster can do, before anything is read."""
+    if "-" in (*chosen.input, chosen.output) or chosen.query is not None:
         raise Misused("--engine is for files: workers cannot share stdin, stdout or the rows of a query (--partition is for those)")
     module, needed, distribution, variable = ENGINES[chosen.engine]
     if importlib.util.find_spec(needed) is None:
@@ -66,7 +66,7 @@ def check(job, chosen):
 
 def run(job, chosen, wanted, progress):
     """Makes the parts that are not there. `wanted`: processes, at most; None for as many as the cluster has room for."""
-    engine, address = check(job, chosen)
+    engine, address = check(chosen)
     return _Run(job, chosen, progress, lambda: engine.connect(address, wanted)).done()
 
 
@@ -103,6 +103,8 @@ class _Run:
             if cluster is not None:
                 cluster.close()
             self._place.remove()
+            if not self._report.there + self._report.made:
+                self._job.abandon()
             for number, handler in before:
                 signal.signal(number, handler)
         return self._report

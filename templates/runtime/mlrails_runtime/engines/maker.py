@@ -6,7 +6,6 @@ what is half-written is removed. Before versions were compared only the standard
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import importlib.metadata
 import json
@@ -67,7 +66,8 @@ def _listen(lines, finished):
     # It ends by itself where it waits for work; where it works, as by Ctrl-C; and where a library's own code does not let it, hard.
     lines.put(None)
     if not finished.wait(0.2):
-        _thread.interrupt_main()
+        # A signal, not only a flag: it may wait in a call of the system's.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         if not finished.wait(_LAST):
             os._exit(1)
 

@@ -30,12 +30,20 @@ def connect(address, wanted):
     warnings.filterwarnings("ignore", category=VersionMismatchWarning)
     for name in ("distributed", "distributed.comm", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    class Client(distributed.Client):
+        def __del__(self):
+            """It would wait for a loop that has ended; `close` is always called where a client came to be."""
+
     try:
-        client = distributed.Client(address, timeout=_SECONDS, set_as_default=False, name="mlrails-batch")
+        client = Client(address, timeout=_SECONDS, set_as_default=False, name="mlrails-batch")
     except ValueError as error:
         raise Misused(f"--engine-address {address}: {error}") from None
-    except (OSError, asyncio.TimeoutError) as error:
+    except OSError as error:
         raise Unavailable(f"no Dask scheduler answers at {address}: {error or type(error).__name__}") from None
+    except Exception as error:
+        # Another server's words, read as lengths and names, fail in any way.
+        raise Unavailable(f"what answers at {address} is no Dask scheduler ({type(error).__name__})") from None
     try:
         return _Cluster(client, address, wanted)
     except BaseException:

@@ -6,6 +6,7 @@ An actor dies with the driver, and its pipeline with it, so that nothing is left
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import socket
@@ -46,9 +47,16 @@ def _reachable(address):
             return
         raise Misused(f"--engine-address {address}: expected HOST:PORT of the head node, ray://HOST:PORT, or auto")
     try:
-        socket.create_connection((found[1], int(found[2])), timeout=_SECONDS).close()
+        with socket.create_connection((found[1], int(found[2])), timeout=_SECONDS) as stream:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            # Ray speaks gRPC. A server of HTTP/2 begins with its settings: a frame of type 4 (RFC 9113, sections 3.4 and 6.5).
+            stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            head = stream.recv(4, socket.MSG_WAITALL)
     except (OSError, OverflowError) as error:
         raise Unavailable(f"no Ray cluster answers at {address}: {error}") from None
+    if head[3:] != b"\x04":
+        raise Unavailable(f"what answers at {address} is no Ray cluster")
 
 
 def _line(error):
