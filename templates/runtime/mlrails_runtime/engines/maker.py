@@ -26,7 +26,8 @@ def main():
     out, lines = os.fdopen(os.dup(1), "wb"), queue.SimpleQueue()
     # What the project's code prints goes where the worker logs.
     os.dup2(2, 1)
-    # Whoever started the worker may have told it, and so this, to ignore it.
+    # Whoever started the worker may have told it, and so this, to ignore signals, and a thread of Ray's blocks them.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     finished, spec = threading.Event(), {}
     threading.Thread(target=_listen, args=(lines, finished), daemon=True).start()

@@ -75,9 +75,16 @@ def _taken(spec):
             if pipeline.child.poll() is None:
                 return pipeline
             _all[spec["job"]].discard(pipeline)
-    pipeline = _Pipeline(spec)
-    with _lock:
+        # `stop` has to find it while it starts as well.
+        pipeline = _Pipeline()
         _all.setdefault(spec["job"], set()).add(pipeline)
+    try:
+        pipeline.start(spec)
+    except BaseException:
+        pipeline.end()
+        with _lock:
+            _all.get(spec["job"], set()).discard(pipeline)
+        raise
     return pipeline
 
 
@@ -97,26 +104,30 @@ def _give_back(job, pipeline):
 class _Pipeline:
     """`ready`: what it said when it was asked to begin."""
 
-    def __init__(self, spec):
+    def __init__(self):
+        self.folder = self.child = self.ready = None
+        self._ended = False
+
+    def start(self, spec):
         _sweep()
-        self.folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-        self.child = None
-        try:
-            _unpack(spec["archive"], self.folder)
-            library = os.path.join(self.folder, "lib")
-            path = [library] + [one for one in [os.environ.get("PYTHONPATH")] if one]
-            environment = {**os.environ, **spec["environment"], "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
-            environment["MLRAILS_APP"] = os.path.join(self.folder, spec["archive"]["app"])
-            command = [sys.executable, "-m", spec["archive"]["maker"]]
+        with _lock:
+            if self._ended:
+                raise Fault(lost="it was stopped")
+            self.folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+        _unpack(spec["archive"], self.folder)
+        path = [os.path.join(self.folder, "lib")] + [one for one in [os.environ.get("PYTHONPATH")] if one]
+        environment = {**os.environ, **spec["environment"], "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["MLRAILS_APP"] = os.path.join(self.folder, spec["archive"]["app"])
+        command = [sys.executable, "-m", spec["archive"]["maker"]]
+        with _lock:
+            if self._ended:
+                raise Fault(lost="it was stopped")
             self.child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=environment["MLRAILS_APP"], env=environment
             )
-            self.ready = self.ask({**spec, "folder": self.folder})
-            if "ready" not in self.ready:
-                raise Fault(**self.ready)
-        except BaseException:
-            self.end()
-            raise
+        self.ready = self.ask({**spec, "folder": self.folder})
+        if "ready" not in self.ready:
+            raise Fault(**self.ready)
 
     def ask(self, document):
         try:
@@ -132,7 +143,8 @@ class _Pipeline:
 
     def end(self):
         """Its input's end tells it to leave nothing behind; it has some seconds for that."""
-        child = self.child
+        with _lock:
+            self._ended, child = True, self.child
         if child is not None:
             _close(child.stdin)
             try:
@@ -142,7 +154,8 @@ class _Pipeline:
                 child.wait()
             # Not before: whoever reads from it in another thread holds it until there is no more to read.
             _close(child.stdout)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _sweep():
