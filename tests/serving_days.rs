@@ -54,6 +54,107 @@ fn batch_takes_columns_urls_and_queries_where_the_project_brings_what_they_need(
     );
 }
 
+/// What SageMaker's batch transform does: asks whether the model is up and what it may send, cuts a file of JSON lines into mini-batches of
+/// that size, posts them side by side, and puts the answers' lines together.
+#[test]
+fn a_batch_transform_gets_a_line_for_each_of_its_lines() {
+    let transform = [("SAGEMAKER_BATCH", "true"), ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "20")];
+    let Some(server) = Server::start(&transform) else {
+        return;
+    };
+    assert_eq!(server.get("/ping").status, 200);
+    let limits = server.get("/execution-parameters").json();
+    assert_eq!(
+        limits,
+        json!({"MaxConcurrentTransforms": 5, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 20})
+    );
+    let lines = [
+        ("content-type", "application/jsonlines"),
+        ("accept", "application/jsonlines"),
+    ];
+    // 36 MB: two mini-batches, each above what a request may be otherwise.
+    let pad = "x".repeat(2000);
+    let line = |at: usize| format!("{{\"amount\": {at}, \"pad\": \"{pad}\"}}\n");
+    let batches: Vec<String> = (0..2)
+        .map(|half| (0..9_000).map(|at| line(half * 9_000 + at)).collect())
+        .collect();
+    assert!(
+        batches
+            .iter()
+            .all(|batch| (17 << 20..20 << 20).contains(&batch.len()))
+    );
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let asked: Vec<_> = batches
+            .iter()
+            .map(|batch| scope.spawn(|| server.ask("POST", "/invocations", &lines, batch.as_bytes())))
+            .collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let whole: String = answers
+        .iter()
+        .map(|answer| {
+            assert_eq!(answer.status, 200, "{}", answer.head);
+            assert!(
+                answer.head.contains("content-type: application/jsonlines"),
+                "{}",
+                answer.head
+            );
+            answer.body.as_str()
+        })
+        .collect();
+    let expected: String = (0..18_000)
+        .map(|at| format!("{{\"prediction\":{}.0}}\n", at * 2 + 1))
+        .collect();
+    assert!(whole == expected, "{}", &whole[..200]);
+
+    let Some(plain) = Server::start(&[]) else { return };
+    assert_eq!(
+        plain
+            .ask("POST", "/invocations", &lines, batches[0].as_bytes())
+            .status,
+        413
+    );
+    let check = |accept: &str, body: &str, status: u16, expected: &str| {
+        let headers = [("content-type", "application/jsonlines"), ("accept", accept)];
+        let answer = plain.ask("POST", "/invocations", &headers, body.as_bytes());
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.body.contains(expected), "{answer:?}");
+    };
+    let two = "{\"amount\": 1}\r\n\n{\"amount\": 2, \"gate\": NaN}";
+    check(
+        "application/jsonlines",
+        two,
+        200,
+        "{\"prediction\":3.0}\n{\"prediction\":5.0}\n",
+    );
+    check(
+        "application/x-ndjson;q=0.9, text/html",
+        two,
+        200,
+        "{\"prediction\":3.0}\n",
+    );
+    check("*/*", two, 200, "{\"predictions\":[3.0,5.0]}");
+    check("application/jsonlines", "", 200, "");
+    check("application/jsonlines", "{\"amount\": 1}\n{bad", 400, "line 2: ");
+    check(
+        "application/jsonlines",
+        "{\"amount\": 1}\n{\"amount\": \"x\"}\n",
+        400,
+        "\"row\":1,\"column\":\"amount\"",
+    );
+    check("application/jsonlines", &"[".repeat(100_000), 400, "line 1: ");
+    check("application/jsonlines", "[1]\n", 400, "expected an object");
+    // What came in another form is answered in lines as well where they are asked for.
+    let headers = [JSON, ("accept", "application/jsonlines")];
+    let answer = plain.ask(
+        "POST",
+        "/invocations",
+        &headers,
+        b"{\"instances\": [{\"amount\": 1}]}",
+    );
+    assert_eq!(answer.body, "{\"prediction\":3.0}\n");
+}
+
 #[test]
 fn arrow_and_parquet_are_taken_where_pyarrow_is() {
     let Some(plain) = Server::start(&[]) else { return };

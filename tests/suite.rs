@@ -14,6 +14,7 @@ mod damage;
 mod debian;
 mod direct;
 mod docs_page;
+mod engines;
 mod faults;
 mod floors;
 mod forks;

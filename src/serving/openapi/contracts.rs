@@ -214,11 +214,12 @@ fn invocations() -> Value {
     let content = json!({
         "application/json": { "schema": body },
         "text/csv": { "schema": { "type": "string" } },
+        "application/jsonlines": { "schema": { "type": "string" } },
     });
     let refused = refusal(&["error_code", "message"]);
     post(
         "invocations",
-        "MLflow and SageMaker: one answer per row",
+        "MLflow and SageMaker: one answer per row; in JSON lines where Accept asks for application/jsonlines",
         content,
         predictions(),
         "400",

@@ -303,6 +303,67 @@ class Batch(unittest.TestCase):
         self.run_it(*words, "--output", self.path("x/"), env={"JOB_COMPLETION_INDEX": "0"}, code=2)
         self.assertIn("JOB_COMPLETIONS", self.said)
 
+    @unittest.skipIf(importlib.util.find_spec("ray") or importlib.util.find_spec("distributed"), "they are there")
+    def test_an_engine_that_is_not_there_is_named(self):
+        self.rows("rows.csv", 0, 10)
+        for engine, needed in (("ray", "ray"), ("dask", "distributed")):
+            words = ["--input", self.path("rows.csv"), "--output", self.path("o.csv"), "--engine", engine]
+            self.run_it(*words, "--engine-address", "127.0.0.1:1", code=1)
+            self.assertIn(f'`[dependencies] keep = ["{needed}"]`', self.said)
+        self.run_it("--input", self.path("rows.csv"), "--output", self.path("o.csv"), "--engine-address", "x:1", code=2)
+        self.assertFalse(list(self.folder.glob("o.csv*")))
+
+    def full(self, *outputs):
+        """A disk that gets full: 3, as retrying may help; with room the same command goes on, and leaves nothing else."""
+        self.rows("rows.csv", 0, 20_000)
+        disk = self.folder / "disk"
+        disk.mkdir(exist_ok=True)
+        for output in outputs:
+            words = ["--input", self.path("rows.csv"), "--part-rows", "2048", "--chunk", "1024"]
+            self.run_it(*words, "--output", self.path(f"whole-{output}"), "--workers", "1")
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)], check=True)
+            try:
+                for workers in ("1", "2"):
+                    self.run_it(*words, "--output", f"{disk}/{output}", "--workers", workers, code=3)
+                    self.assertIn("No space left on device", self.said)
+                    self.assertFalse([path for path in disk.rglob("*") if path.suffix == ".tmp"])
+                    self.assertFalse((disk / "o.csv").exists())
+                subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+                self.assertGreaterEqual(self.run_it(*words, "--output", f"{disk}/{output}", "--workers", "1")["parts_there"], 1)
+                self.assertEqual(self.tree(f"disk/{output}"), self.tree(f"whole-{output}"))
+            finally:
+                subprocess.run(["umount", str(disk)], check=True)
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounts a small disk, as root")
+    def test_a_full_disk_is_told_apart_from_a_wrong_input(self):
+        self.full("o.csv", "parts/")
+
+    @unittest.skipUnless(ARROW and os.geteuid() == 0, "needs pyarrow, and mounts a small disk as root")
+    def test_a_full_disk_under_columnar_formats(self):
+        self.full("o.parquet", "o.arrow")
+
+    def test_a_full_device_behind_stdout(self):
+        self.rows("rows.csv", 0, 2000)
+        environment = {"PYTHONPATH": str(HERE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MLRAILS_APP": str(self.app)}
+        with open("/dev/full", "wb") as device:
+            command = [sys.executable, "-m", "mlrails_runtime", "batch", "--input", self.path("rows.csv"), "--output", "-"]
+            done = subprocess.run(command, stdout=device, stderr=subprocess.PIPE, env=environment)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn(b"No space left on device", done.stderr)
+        self.assertNotIn(b"Traceback", done.stderr)
+        self.assertNotIn(b"Exception ignored", done.stderr)
+
+    def test_what_a_project_prints_is_no_answer(self):
+        self.rows("rows.csv", 0, 40)
+        (self.app / "app.py").write_text("import os\nprint('loaded')\n" + APP.replace("global made", "global made; print('scored'); os.write(1, b'raw\\n')"))
+        words = ["--input", self.path("rows.csv"), "--keep", "id", "--chunk", "8", "--part-rows", "8", "--output"]
+        self.run_it(*words, "-")
+        self.assertEqual(self.out.splitlines()[:2], [b"id,prediction", b"r0,1.0"])
+        self.assertEqual(len(self.out.splitlines()), 41)
+        self.assertIn("scored", self.said)
+        self.run_it(*words, self.path("o.csv"), "--workers", "2")
+        self.assertEqual((self.tree("o.csv").count(b"\n"), self.out), (41, b""))
+
     def test_pipes(self):
         self.run_it("--input", "-", "--output", "-", "--keep", "id", "--chunk", "2", "--part-rows", "2", stdin=b"id,amount\na,1\nb,2\nc,3\n")
         self.assertEqual(self.out, b"id,prediction\na,3.0\nb,5.0\nc,7.0\n")

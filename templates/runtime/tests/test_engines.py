@@ -197,6 +197,22 @@ class Engine(test_batch.Batch):
         self.assertIn("column amount", self.said)
         self.assertFalse(list(self.folder.glob("f.csv*")))
 
+    @unittest.skipUnless("MLRAILS_BUNDLE" in os.environ, "needs a folder with an installed wheel, and the rows of its project")
+    def test_a_wheel_scores_where_workers_have_its_distributions_only(self):
+        folder, rows = os.environ["MLRAILS_BUNDLE"], os.environ["MLRAILS_ROWS"]
+
+        def batch(*words):
+            command = [sys.executable, "-m", "churn._mlrails", "batch", "--input", rows, "--part-rows", "1024", "--chunk", "512", *words]
+            done = subprocess.run(command, capture_output=True, env={"PYTHONPATH": folder}, cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return json.loads(done.stderr.splitlines()[-1])
+
+        batch("--output", "own.csv", "--workers", "1")
+        told = batch("--output", "o.csv", *self.engine)
+        self.assertEqual((told["scored"], told["engine"]["parts"]), (7000, 7))
+        self.assertLess(told["engine"]["largest_process_mib"], 350)
+        self.assertEqual(self.tree("o.csv"), self.tree("own.csv"))
+
     # What goes wrong.
 
     def halfway(self, *words):
