@@ -1,6 +1,7 @@
 """`batch --engine` on clusters of two workers on loopback: the bytes of one process, kills, lost workers, refusals."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -13,8 +14,11 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import zipfile
 
-from mlrails_runtime.engines import maker
+from mlrails_runtime.batch import places
+from mlrails_runtime.engines import maker, pack
+from mlrails_runtime.service import Service
 from tests import test_batch
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -356,7 +360,34 @@ class OnDask(Engine):
     older = "import distributed.versions\ndistributed.versions._version_cached = lambda name: '0.0.1'\n"
 
 
-class Versions(unittest.TestCase):
+class Sent(unittest.TestCase):
+    def test_an_image_s_app_is_sent_with_what_lies_beside_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            app = pathlib.Path(folder, "app")
+            (app / "packed_tiny").mkdir(parents=True)
+            test_batch.service(app)
+            (app / "packed_tiny/__init__.py").write_text("")
+            (app / "data").mkdir()
+            (app / "data/areas.csv").write_text("a\n")
+            document = json.loads((app / "service.json").read_text())
+            (app / "service.json").write_text(json.dumps({**document, "module": "packed_tiny"}))
+            sys.path.insert(0, str(app))
+            self.addCleanup(sys.path.remove, str(app))
+            written = []
+            for _ in range(2):
+                archive = pack.Archive(Service(app))
+                archive.write(places.place(f"{folder}/pipeline.zip"))
+                written.append((archive.sha256, pathlib.Path(folder, "pipeline.zip").read_bytes()))
+            self.assertEqual(written[0], written[1])
+            self.assertEqual(written[0][0], hashlib.sha256(written[0][1]).hexdigest())
+            self.assertEqual(archive.app, "app")
+            with zipfile.ZipFile(f"{folder}/pipeline.zip") as packed:
+                names = packed.namelist()
+            ours = [name for name in names if not name.startswith("lib/mlrails_runtime/")]
+            beside = ["app.py", "artifacts/offset.json", "data/areas.csv", "packed_tiny/__init__.py", "service.json"]
+            self.assertEqual(ours, [f"app/{name}" for name in beside])
+            self.assertIn("lib/mlrails_runtime/engines/maker.py", names)
+
     def test_all_that_differs_is_named(self):
         here = "{}.{}".format(*sys.version_info)
         self.assertEqual(maker.differences({"python": here, "locked": {"msgspec": importlib.metadata.version("msgspec")}}), [])

@@ -1,7 +1,7 @@
 """The pipeline as one archive: the runtime, the app, the project's package and what training learned, for machines that have none of them.
 
-Takes a service; writes a zip with `lib/` for PYTHONPATH and, unless the app lies in a package (a wheel's does), `app/`. The same files give
-the same bytes. Distributions are not in it: workers have them, and they are compared.
+Takes a service; writes a zip with `lib/` for PYTHONPATH and, unless the app lies in a package (a wheel's does), `app/`, where the pipeline is
+started. The same files give the same bytes. Distributions are not in it: workers have them, and they are compared.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ class Archive:
                 self._files[f"lib/{name}.py"] = pathlib.Path(spec.origin)
             for folder in map(pathlib.Path, spec.submodule_search_locations or ()):
                 folder = folder.resolve()
+                if folder.is_relative_to(app) and folder != app:
+                    # An image's: it comes with the app.
+                    continue
                 self._tree(folder, f"lib/{name}")
                 if app.is_relative_to(folder):
                     self.app = f"lib/{name}/{app.relative_to(folder).as_posix()}"
@@ -47,15 +50,9 @@ class Archive:
         artifacts = service.artifacts
         if not artifacts.is_relative_to(app):
             raise Refused(f"the trained values are in {artifacts}, outside of the app's folder: a cluster takes what an image or a wheel holds")
-        names = ["app.py", "service.json"]
-        values = [artifacts / entry["file"] for entry in service.document["frozen"]] + [artifacts / "run.json"]
-        found = [app / name for name in names] + values
-        for path in found:
-            # A value may be a folder; without a run there is no run.json.
-            if path.is_dir():
-                self._tree(path, f"{self.app}/{path.relative_to(app).as_posix()}")
-            elif path.exists():
-                self._files[f"{self.app}/{path.relative_to(app).as_posix()}"] = path
+        if self.app == "app":
+            # Whatever an image has beside it: `[image] include` is there to be opened by its path.
+            self._tree(app, self.app)
 
     def write(self, place):
         digest = _Hashed()
