@@ -37,6 +37,9 @@ fn the_wheel_is_one_that_is_admitted_and_the_same_everywhere() {
         "churn/features.py",
         "churn/_mlrails/__init__.py",
         "churn/_mlrails/artifacts/model.joblib",
+        "churn/_mlrails/artifacts/run.json",
+        "churn/_mlrails/__main__.py",
+        "churn/_mlrails/runtime/engines/maker.py",
     ] {
         assert!(names.contains(&present), "{present}: {names:?}");
     }
@@ -51,6 +54,19 @@ fn the_wheel_is_one_that_is_admitted_and_the_same_everywhere() {
     }
     for name in ["matplotlib", "mlflow", "jupyterlab", "pytest", "granian"] {
         assert!(!requires(name), "{name}: {metadata}");
+    }
+    // What workers of a cluster are compared with: the pipeline's own, without the server's.
+    let entry = admitted.entry("churn/_mlrails/service.json").unwrap();
+    let service: serde_json::Value =
+        serde_json::from_slice(&admitted.read(&bytes[..], entry).unwrap()).unwrap();
+    let locked = service["locked"].as_object().unwrap();
+    for (name, is_there) in [
+        ("pandas", true),
+        ("msgspec", true),
+        ("granian", false),
+        ("click", false),
+    ] {
+        assert_eq!(locked.contains_key(name), is_there, "{name}: {locked:?}");
     }
     let elsewhere = scratch.path().join("elsewhere");
     let again = road

@@ -10,11 +10,14 @@ import os
 import re
 import signal
 import socket
+import time
 
 from mlrails_runtime.batch.refused import Misused, Refused, Unavailable
 from mlrails_runtime.engines import sent
 
 _SECONDS = 10
+# Seconds until a cluster that has no worker is given up.
+_WORKERLESS = 60
 
 
 def connect(address, wanted):
@@ -72,9 +75,13 @@ def _versions(text):
 class _Cluster:
     def __init__(self, ray, address, wanted):
         self._ray, self.name = ray, f"ray cluster at {address}"
-        room = int(ray.cluster_resources().get("CPU", 0))
-        if room < 1:
-            raise Unavailable(f"the Ray cluster at {address} has no CPUs")
+        room, until = 0, time.monotonic() + _WORKERLESS
+        while not room:
+            room = int(ray.cluster_resources().get("CPU", 0))
+            if not room and time.monotonic() > until:
+                raise Unavailable(f"the Ray cluster at {address} has no CPUs")
+            # A machine that has just started tells of itself within a second.
+            time.sleep(0 if room else 0.2)
         self.slots = min(wanted or room, room)
         self._class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=2, scheduling_strategy="SPREAD")(sent.Maker)
         self._source, self._actors = sent.remote(), {}
