@@ -54,6 +54,25 @@ fn batch_takes_columns_urls_and_queries_where_the_project_brings_what_they_need(
     );
 }
 
+#[test]
+fn a_disk_that_gets_full_under_a_batch_ends_it_with_three() {
+    let parts = ["root", "venv-arrow/lib/python3.11/site-packages/pyarrow"];
+    if !covered("batch on a full disk", &parts) {
+        return;
+    }
+    let output = Command::new(repository("tests/store/venv-arrow/bin/python"))
+        .args(["-m", "unittest", "-k", "a_full_d", "tests.test_batch"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(repository("templates/runtime"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("Ran 3 tests") && !said.contains("skipped"),
+        "{said}"
+    );
+}
+
 /// What SageMaker's batch transform does: asks whether the model is up and what it may send, cuts a file of JSON lines into mini-batches of
 /// that size, posts them side by side, and puts the answers' lines together.
 #[test]
