@@ -140,8 +140,11 @@ class Local(Place):
                 os.fsync(file.fileno())
             os.replace(temporary, self.text)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            # Twice: SIGTERM may come during the first.
+            try:
+                Local(temporary).remove()
+            finally:
+                Local(temporary).remove()
 
 
 class Remote(Place):

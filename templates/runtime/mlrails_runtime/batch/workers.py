@@ -5,6 +5,7 @@ A worker is the same command with a number; what it tells comes as JSON lines ov
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -12,8 +13,12 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 
 from mlrails_runtime.batch import stdout
+
+# Seconds that the others have to end by themselves when one has failed.
+_LAST = 1.0
 
 
 def run(words, count, progress):
@@ -49,8 +54,17 @@ def _watch(children, progress):
                 selector.unregister(key.fileobj)
                 code = children[key.data].wait()
                 if code:
+                    _settle(children)
                     return code if code > 0 else 128 - code
     return 0
+
+
+def _settle(children):
+    """A full disk stops all of them at once: those that are clearing up are not to be disturbed."""
+    until = time.monotonic() + _LAST
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(max(0, until - time.monotonic()))
 
 
 def report(told):
