@@ -257,10 +257,15 @@ class _Writer:
         self._held, self._count = [], 0
 
 
+class _Sink(parquet.ParquetWriter):
+    def __del__(self):
+        """What was not finished is thrown away. Its end would be written to a file that is closed, on a disk that may be full."""
+
+
 class ParquetWriter(_Writer):
     @staticmethod
     def _open(file, schema):
-        return parquet.ParquetWriter(file, schema)
+        return _Sink(file, schema)
 
     def _put(self, table):
         self._sink.write_table(table, row_group_size=_GROUP)
@@ -282,7 +287,7 @@ class StreamWriter(ArrowWriter):
 
 
 def join_parquet(parts, file, layout):
-    with parquet.ParquetWriter(file, layout.schema) as sink:
+    with _Sink(file, layout.schema) as sink:
         for part in parts:
             with part.open() as piece, parquet.ParquetFile(piece) as read:
                 for group in range(read.num_row_groups):
