@@ -145,7 +145,9 @@ class Engine(test_batch.Batch):
     def started(self, *words):
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MLRAILS_APP": str(self.app)}
         command = [sys.executable, "-m", "mlrails_runtime", "batch", *words, *self.engine]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        # Who started the tests in the background may have told them to ignore Ctrl-C, which is inherited.
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=heard)
         self.addCleanup(child.communicate)
         self.addCleanup(child.kill)
         return child
