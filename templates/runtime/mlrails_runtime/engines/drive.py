@@ -67,7 +67,22 @@ def check(chosen):
 def run(job, chosen, wanted, progress):
     """Makes the parts that are not there. `wanted`: processes, at most; None for as many as the cluster has room for."""
     engine, address = check(chosen)
-    return _Run(job, chosen, progress, lambda: engine.connect(address, wanted)).done()
+    one, came = _Run(job, chosen, progress, lambda: engine.connect(address, wanted)), []
+
+    def terminated(number, frame):
+        # As Ctrl-C until all is ended: Ray makes a 1 of an exit that is raised while it waits.
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        return one.done()
+    except KeyboardInterrupt:
+        if came:
+            before(came[0], None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Run:
