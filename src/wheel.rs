@@ -28,7 +28,7 @@ use crate::tree::{Node, PLAIN, Tree, TreeError};
 /// The folder inside the package that is ours.
 const OURS: &str = "_mlrails";
 /// What of the runtime a library needs, files and folders: no server.
-const RUNTIME: [&str; 14] = [
+const RUNTIME: [&str; 15] = [
     "__init__.py",
     "__main__.py",
     "accelerate/",
@@ -36,6 +36,7 @@ const RUNTIME: [&str; 14] = [
     "columns.py",
     "decode.py",
     "engines/",
+    "flavours.py",
     "frame.py",
     "problem.py",
     "service.py",

@@ -126,9 +126,16 @@ pub fn packages(manifest: &Manifest) -> Result<Vec<String>, Failure> {
 /// What buildpacks add for what is declared, and for what was trained: a framework may come with another dependency.
 pub fn additions(manifest: &Manifest) -> Result<Additions, Failure> {
     let declared = manifest.pyproject.dependencies.iter();
-    let trained = record::files(&manifest.root)?.unwrap_or_default();
+    let formats = match &manifest.model {
+        // `xgboost.XGBClassifier` is a format of XGBoost's.
+        Some(model) => vec![model.flavour.name.to_owned()],
+        None => {
+            let trained = record::files(&manifest.root)?.unwrap_or_default();
+            trained.values.into_values().map(|value| value.format).collect()
+        }
+    };
     let facts = Facts {
-        formats: trained.values.into_values().map(|value| value.format).collect(),
+        formats: formats.into_iter().collect(),
         distributions: declared
             .map(|declared| declared.requirement.name.clone())
             .collect(),

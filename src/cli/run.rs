@@ -5,7 +5,7 @@ use clap::Args as ClapArgs;
 use super::{Exit, Failure, Session, signals};
 use crate::layers::pipeline;
 use crate::project::settings::Overrides;
-use crate::project::{self, Mistakes, Project, record};
+use crate::project::{self, Mistakes, Project};
 use crate::run::{self, Options, Outcome, Stop};
 
 #[derive(Debug, ClapArgs)]
@@ -56,9 +56,9 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let reporter = session.reporter();
     if args.replay {
         // What is replayed is what was trained, and not what somebody put in its place.
-        if let Some(files) = record::files(project.root()).map_err(Mistakes::from)? {
+        if let Some(files) = project.trained().map_err(Mistakes::from)? {
             let values: Vec<String> = files.values.keys().cloned().collect();
-            pipeline::check_values(project.root(), &files, &values)?;
+            pipeline::check_values(&project, &files, &values)?;
         }
         let replayed = run::replay(&project, &overrides, &*reporter, &stop)?;
         if session.is_json() {

@@ -10,9 +10,10 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, Failure, Session, signals};
+use crate::project::record::FilesRecord;
 use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
-use crate::project::{self, Project, record};
+use crate::project::{self, Project};
 use crate::serving::{self, render, runtime};
 
 #[derive(Debug, ClapArgs)]
@@ -139,21 +140,19 @@ fn prepare(args: &Args, session: &Session) -> Result<Served, Failure> {
     }
     let overrides = Overrides::from_process(args.environment.clone(), args.set.clone());
     let settings = project.resolve(Half::Serving, &overrides)?;
-    let files = record::files(project.root())?.unwrap_or_default();
+    let files = project.trained()?.unwrap_or_default();
     let app = serving::app(&project, &settings, &files, serving::openapi::of(&project))?;
     let folder = session.state_folder(&project.manifest, "serve")?;
-    let artifacts = project.root().join("artifacts");
+    let artifacts = project.root().join(project.values_folder());
     let rendered = render::files(&app, &artifacts.to_string_lossy());
     let package = runtime::FILES
         .iter()
         .map(|(path, text)| (format!("runtime/{path}"), text.as_bytes().to_vec()));
     write(&folder, rendered.into_iter().chain(package).collect()).map_err(Failure::from_serving_io)?;
     let root = project.root().to_path_buf();
-    let package = root.join(&project.package);
-    let holder = package.parent().map_or_else(|| root.clone(), Path::to_path_buf);
-    let mut watched = vec![package];
-    let others = ["config", "sql", "artifacts", "pyproject.toml", "mlrails.toml"];
-    watched.extend(others.map(|name| root.join(name)));
+    let holder = project.source_folder();
+    let mut watched = watched(&project, &files);
+    watched.sort();
     Ok(Served {
         python,
         app: folder.clone(),
@@ -161,6 +160,26 @@ fn prepare(args: &Args, session: &Session) -> Result<Served, Failure> {
         watched,
         root,
     })
+}
+
+/// What a change of begins anew: the code, the settings, the values, what says so.
+fn watched(project: &Project, files: &FilesRecord) -> Vec<PathBuf> {
+    let root = project.root();
+    let mut watched: Vec<PathBuf> = ["pyproject.toml", "mlrails.toml"]
+        .map(|name| root.join(name))
+        .into();
+    if project.model().is_some() {
+        // Not its folder: the environment lies in it.
+        let values = files.values.values().map(|value| root.join(&value.file));
+        watched.extend(values.chain([root.join("MLmodel"), root.join(project.run_file())]));
+        if !project.package.as_os_str().is_empty() {
+            watched.push(root.join(&project.package));
+        }
+    } else {
+        watched.push(root.join(&project.package));
+        watched.extend(["config", "sql", "artifacts"].map(|name| root.join(name)));
+    }
+    watched
 }
 
 /// The interpreter of .venv, once what the runtime imports is there.

@@ -121,6 +121,13 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
 
 /// Where the project's package is importable from.
 fn sources(manifest: &Manifest) -> PathBuf {
+    if let Some(code) = manifest
+        .model
+        .as_ref()
+        .and_then(|model| model.flavour.code.as_ref())
+    {
+        return manifest.root.join(code);
+    }
     let src = manifest.root.join("src");
     if src.is_dir() { src } else { manifest.root.clone() }
 }

@@ -77,7 +77,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         (&reached.production, &reached.closure),
         session,
     );
-    pipeline::check_values(project.root(), &reached.files, &reached.frozen)?;
+    pipeline::check_values(&project, &reached.files, &reached.frozen)?;
     let settings = project.resolve(Half::Serving, &Overrides::from_process(None, Vec::new()))?;
     let mut app = serving::app(
         &project,
@@ -107,7 +107,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         sources: &project.sources,
         shipped: &project.shipped(&reached.closure)?.0,
         app: &render::files(&app, "artifacts"),
-        values: &pipeline::values(project.root(), &reached.files, &reached.frozen)?,
+        values: &pipeline::values(&project, &reached.files, &reached.frozen)?,
         values_folder: &format!("{}/artifacts", pipeline::APP),
         run: pipeline::shipped_run(project.root())?,
         declared: &declared,

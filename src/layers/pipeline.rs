@@ -15,6 +15,8 @@ use super::recipe::LAYOUT;
 use crate::digest::{Digest, Hasher};
 use crate::project::files::ShippedFile;
 use crate::project::record::FilesRecord;
+use crate::project::values::shown;
+use crate::project::{Project, mlflow};
 use crate::regular::{self, Irregular};
 use crate::tree::{EXECUTABLE, PLAIN, Source, Tree, TreeError};
 
@@ -27,10 +29,10 @@ pub const VENV: &str = "opt/venv";
 pub enum PipelineError {
     #[error(transparent)]
     Tree(#[from] TreeError),
-    #[error("artifacts/{file}, the trained value `{value}`, is missing")]
+    #[error("{file}, the trained value `{value}`, is missing")]
     Missing { value: String, file: String },
     #[error(
-        "artifacts/{file}, the trained value `{value}`, is not what files.json says: expected sha256 {expected}, found {found}"
+        "{file}, the trained value `{value}`, is not what files.json says: expected sha256 {expected}, found {found}"
     )]
     Differs {
         value: String,
@@ -39,7 +41,7 @@ pub enum PipelineError {
         found: String,
     },
     #[error(
-        "artifacts/{file}, the trained value `{value}`, is not what files.json says: expected {expected} bytes, found {found}"
+        "{file}, the trained value `{value}`, is not what files.json says: expected {expected} bytes, found {found}"
     )]
     Size {
         value: String,
@@ -47,7 +49,7 @@ pub enum PipelineError {
         expected: u64,
         found: u64,
     },
-    #[error("artifacts/{file}, the trained value `{value}`, is refused: {why}")]
+    #[error("{file}, the trained value `{value}`, is refused: {why}")]
     Irregular {
         value: String,
         file: String,
@@ -68,29 +70,31 @@ pub fn runtime(site_packages: &str, files: &[(&str, &'static str)]) -> Result<Tr
 
 /// Refuses trained values that are missing or are not those that files.json records: also those whose layer is known already,
 /// as what a person sees beside the image is what they believe is in it.
-pub fn check_values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<(), PipelineError> {
+pub fn check_values(project: &Project, files: &FilesRecord, wanted: &[String]) -> Result<(), PipelineError> {
+    let folder = project.values_folder();
     wanted.par_iter().try_for_each(|name| {
         let missing = |file: String| PipelineError::Missing {
             value: name.clone(),
             file,
         };
         let Some(record) = files.values.get(name) else {
-            return Err(missing(format!("{name}.*")));
+            return Err(missing(shown(folder, &format!("{name}.*"))));
         };
-        let relative = Path::new("artifacts").join(&record.file);
-        let located = regular::locate(root, &relative).map_err(|why| PipelineError::Irregular {
-            value: name.clone(),
-            file: record.file.clone(),
-            why,
-        })?;
+        let file = shown(folder, &record.file);
+        let located =
+            regular::locate(project.root(), Path::new(&file)).map_err(|why| PipelineError::Irregular {
+                value: name.clone(),
+                file: file.clone(),
+                why,
+            })?;
         let Some(path) = located else {
-            return Err(missing(record.file.clone()));
+            return Err(missing(file));
         };
         let size = Source::file(&path)?.size();
         if size != record.size {
             return Err(PipelineError::Size {
                 value: name.clone(),
-                file: record.file.clone(),
+                file,
                 expected: record.size,
                 found: size,
             });
@@ -99,7 +103,7 @@ pub fn check_values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Resu
         if found != record.sha256 {
             return Err(PipelineError::Differs {
                 value: name.clone(),
-                file: record.file.clone(),
+                file,
                 expected: record.sha256.clone(),
                 found,
             });
@@ -109,11 +113,11 @@ pub fn check_values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Resu
 }
 
 /// The trained values that [`check_values`] saw, below `app/artifacts`. Only those that `wanted` names ship.
-pub fn values(root: &Path, files: &FilesRecord, wanted: &[String]) -> Result<Tree, PipelineError> {
+pub fn values(project: &Project, files: &FilesRecord, wanted: &[String]) -> Result<Tree, PipelineError> {
     let mut tree = Tree::new();
     tree.insert_dir(&format!("{APP}/artifacts"))?;
     for record in wanted.iter().filter_map(|name| files.values.get(name)) {
-        let path = root.join("artifacts").join(&record.file);
+        let path = project.root().join(project.values_folder()).join(&record.file);
         tree.insert_file(
             &format!("{APP}/artifacts/{}", record.file),
             Source::file(&path)?,
@@ -136,18 +140,28 @@ pub fn values_key(files: &FilesRecord, wanted: &[String], epoch: u64) -> Digest 
 }
 
 /// The record of the run, which golden rows are read from.
-pub fn run_record(root: &Path) -> Result<Tree, PipelineError> {
+pub fn run_record(project: &Project, files: &FilesRecord) -> Result<Tree, PipelineError> {
     let mut tree = Tree::new();
-    tree.insert_file(&format!("{APP}/artifacts/run.json"), shipped_run(root)?, PLAIN)?;
-    let files = Source::file(&root.join("artifacts/files.json"))?.read()?;
+    tree.insert_file(&format!("{APP}/artifacts/run.json"), shipped_run(project)?, PLAIN)?;
+    let files = match project.model() {
+        Some(_) => Bytes::from(serde_json::to_vec(files).unwrap_or_default()),
+        None => Source::file(&project.root().join("artifacts/files.json"))?.read()?,
+    };
     tree.insert_file(&format!("{APP}/artifacts/files.json"), files, PLAIN)?;
     Ok(tree)
 }
 
 /// run.json without what differs between runs that came to the same: how long its nodes took, and how much memory. Everything else is
 /// byte for byte as it is written.
-pub fn shipped_run(root: &Path) -> Result<Bytes, PipelineError> {
-    let text = Source::file(&root.join("artifacts/run.json"))?.read()?;
+pub fn shipped_run(project: &Project) -> Result<Bytes, PipelineError> {
+    let path = project.root().join(project.run_file());
+    let text = match &project.run {
+        // Before `run` there is no file of it, and what is known all the same ships.
+        Some(run) if project.model().is_some() && !mlflow::is_recorded(run) => {
+            Bytes::from(serde_json::to_vec(run).unwrap_or_default())
+        }
+        _ => Source::file(&path)?.read()?,
+    };
     Ok(without_measures(&text).map_or(text, Bytes::from))
 }
 

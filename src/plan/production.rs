@@ -41,6 +41,8 @@ pub enum Reason {
     Replayed { module: String },
     /// The serving runtime is made of it.
     Runtime,
+    /// A model that MLflow loads was logged with it.
+    Logged,
     /// A buildpack adds it.
     Buildpack { name: String },
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Reason {
             Self::Required { by } => write!(formatter, "{by} requires it"),
             Self::Kept => formatter.write_str("[dependencies] keep names it"),
             Self::Replayed { module } => write!(formatter, "golden rows need its module {module}"),
+            Self::Logged => formatter.write_str("the model was logged with it, and MLflow loads the model"),
             Self::Runtime => formatter.write_str("the serving runtime needs it"),
             Self::Buildpack { name } => write!(formatter, "the buildpack {name} adds it"),
         }

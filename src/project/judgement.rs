@@ -10,6 +10,7 @@ use uv_normalize::PackageName;
 use super::files::{LeftOut, ShippedFile};
 use super::mistake::{Mistake, Rule};
 use super::place::Place;
+use super::record::RunRecord;
 use super::settings::{self, Overrides};
 use super::source::distributions::{Distributions, Source};
 use super::source::graph::Half;
@@ -17,7 +18,7 @@ use super::source::imports::{self, Closure, ThirdParty};
 use super::source::keys::{self, Stale};
 use super::source::named::{self, Known, Unmet};
 use super::source::reach::Index;
-use super::{Mistakes, Project};
+use super::{Mistakes, Project, mlflow};
 
 /// One imported module, and whose it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,11 +65,16 @@ impl Project {
         let settings = self
             .resolve(Half::Serving, &self.run_overrides())
             .unwrap_or_default();
+        // Whoever loads a model may import any module that was saved with it.
+        let saved: Vec<String> = match self.model() {
+            Some(_) => self.sources.iter().map(|module| module.name.clone()).collect(),
+            None => modules.to_vec(),
+        };
         imports::closure(
             &index,
             &self.graph,
             &self.cut.recomputed,
-            modules,
+            &saved,
             self.python_minor(),
             &settings,
         )
@@ -306,10 +312,27 @@ impl Project {
         let Some(run) = &self.run else {
             return Ok(Vec::new());
         };
+        if let Some(model) = self.model() {
+            return Ok(self.model_changed(model, run)?.into_iter().collect());
+        }
         let plan = self.training_plan(&[])?;
         let settings = self.resolve(Half::Training, &self.run_overrides())?;
         let keys = keys::keys(&Index::new(&self.sources), &self.graph, &plan, &settings);
         Ok(keys::stale(&self.graph, &self.cut, &plan, &keys, &settings, run))
+    }
+
+    /// A model whose answers were recorded, and that is not that model any more.
+    fn model_changed(&self, model: &mlflow::Model, run: &RunRecord) -> Result<Option<Stale>, Mistakes> {
+        if !mlflow::is_recorded(run) {
+            return Ok(None);
+        }
+        let files = self.trained()?.unwrap_or_default();
+        let now = mlflow::key(model, &files);
+        let same = run.nodes.values().any(|node| node.key == now);
+        Ok((!same).then(|| Stale {
+            node: "model".to_owned(),
+            why: format!("its files are not those whose answers {} holds", self.run_file()),
+        }))
     }
 
     /// Whether the recorded golden rows speak of the code as it is: nothing that predictions depend on has changed.
@@ -317,6 +340,10 @@ impl Project {
         let Some(run) = &self.run else {
             return Ok(false);
         };
+        if self.model().is_some() {
+            // What answers is the model, and a runtime that is proven by itself.
+            return Ok(true);
+        }
         let plan = self.training_plan(&[])?;
         let settings = self.resolve(Half::Training, &self.run_overrides())?;
         let keys = keys::keys(&Index::new(&self.sources), &self.graph, &plan, &settings);

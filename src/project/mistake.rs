@@ -103,7 +103,7 @@ impl std::error::Error for Mistakes {}
 #[serde(tag = "rule", rename_all = "kebab-case", rename_all_fields = "snake_case")]
 pub enum Rule {
     // Files
-    #[error("`{path}` is not a project: it has no pyproject.toml")]
+    #[error("`{path}` is not a project: it has no pyproject.toml, and no MLmodel of MLflow's")]
     NotAProject { path: PathBuf },
     #[error("cannot read `{path}`: {reason}")]
     Unreadable { path: PathBuf, reason: String },
@@ -153,6 +153,26 @@ pub enum Rule {
     MissingKey { table: String, key: String },
     #[error("`{table}` lists more than {limit} entries")]
     TooMany { table: String, limit: usize },
+
+    // YAML
+    #[error("{message}")]
+    Yaml { message: String },
+    #[error("it has more than {limit} {what}")]
+    YamlLimit { what: String, limit: usize },
+
+    // A model of MLflow's
+    #[error("the model has no signature: nothing says what a request brings")]
+    NoSignature,
+    #[error("the model cannot be served: {why}")]
+    NoFlavour { why: String },
+    #[error("{input} of the model's signature {why}")]
+    UnservedType { input: String, why: String },
+    #[error("`{path}`, which `{key}` names, is not in the model's folder")]
+    ModelFile { path: String, key: String },
+    #[error("`{option}` is an option of pip's, and this file is read for its requirements")]
+    RequirementOption { option: String },
+    #[error("[serve] entry names a function, and the folder is a model of MLflow's")]
+    EntryAndModel,
 
     // pyproject.toml and mlrails.toml
     #[error("`{name}` is not a project name")]

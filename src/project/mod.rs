@@ -10,6 +10,7 @@ pub mod files;
 mod groups;
 pub mod judgement;
 pub mod mistake;
+pub mod mlflow;
 pub mod place;
 pub mod pyproject;
 pub mod reading;
@@ -28,7 +29,7 @@ use files::{Files, Limits};
 pub use mistake::{Mistake, Mistakes, Rule};
 pub use place::{Place, SourceText};
 pub use pyproject::{Declared, Pyproject};
-use record::RunRecord;
+use record::{FilesRecord, RunRecord};
 use settings::{Overrides, Resolved, SettingsFiles};
 use source::Sources;
 use source::cut::{Cut, Request, TrainingPlan};
@@ -43,6 +44,8 @@ pub struct Manifest {
     pub config: Config,
     /// .python-version: `3.11` or `3.11.7`.
     pub python_version: Option<String>,
+    /// What MLmodel says, where the folder is a model that MLflow saved. `pyproject` is then made of it.
+    pub model: Option<Box<mlflow::Model>>,
 }
 
 impl Manifest {
@@ -74,6 +77,59 @@ pub struct Project {
 impl Project {
     pub fn root(&self) -> &Path {
         &self.manifest.root
+    }
+
+    /// The model that MLflow saved, where the project is one.
+    pub fn model(&self) -> Option<&mlflow::Model> {
+        self.manifest.model.as_deref()
+    }
+
+    /// The folder on Python's path: `src`, the project's own, or that of the modules that were saved with a model.
+    pub fn source_folder(&self) -> PathBuf {
+        let package = self.root().join(&self.package);
+        match self.model() {
+            Some(_) => package,
+            None => package
+                .parent()
+                .map_or_else(|| self.root().to_path_buf(), Path::to_path_buf),
+        }
+    }
+
+    /// The trained values and their hashes: those of files.json, or the files of a model. `None` before the first run.
+    pub fn trained(&self) -> Result<Option<FilesRecord>, Mistake> {
+        match self.model() {
+            Some(model) => mlflow::files(self.root(), model, &self.manifest.config).map(Some),
+            None => record::files(self.root()),
+        }
+    }
+
+    /// Names of the values that serving needs, of those in `files`: the frozen nodes, and what a model's folder is made of.
+    pub fn frozen(&self, files: &FilesRecord) -> Vec<String> {
+        match self.model() {
+            Some(_) => files.values.keys().cloned().collect(),
+            None => self
+                .cut
+                .frozen
+                .iter()
+                .map(|id| self.graph.node(*id).name.clone())
+                .collect(),
+        }
+    }
+
+    /// The folder that trained values are files of, relative to the project's; empty for a model.
+    pub fn values_folder(&self) -> &'static str {
+        match self.model() {
+            Some(_) => "",
+            None => "artifacts",
+        }
+    }
+
+    /// Where what `run` found is recorded, relative to the project's folder.
+    pub fn run_file(&self) -> &'static str {
+        match self.model() {
+            Some(_) => mlflow::RECORD,
+            None => record::RUN,
+        }
     }
 
     /// The settings of one half.
@@ -115,7 +171,7 @@ impl Project {
 
     /// Whether the request is known to be a table, or only assumed to be: no run has recorded it.
     pub fn table_is_assumed(&self) -> bool {
-        matches!(self.cut.request, Request::Table(_)) && self.run.is_none()
+        matches!(self.cut.request, Request::Table(_)) && self.run.is_none() && self.model().is_none()
     }
 }
 
@@ -179,6 +235,15 @@ fn manifest(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Manifest> {
         let document = document::parse(source, mistakes)?;
         Some(config::read(&Table::root(source, &document), "", &root, mistakes))
     });
+    if mlflow::is_here(&root) {
+        return of_model(
+            root,
+            pyproject_source.as_ref(),
+            own_config,
+            python_version,
+            mistakes,
+        );
+    }
     let Some(source) = pyproject_source else {
         if mistakes.is_empty() {
             let path = folder.to_path_buf();
@@ -206,11 +271,54 @@ fn manifest(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Manifest> {
         pyproject: pyproject?,
         config: config.unwrap_or_default(),
         python_version,
+        model: None,
+    })
+}
+
+/// The manifest of a model that MLflow saved. A pyproject.toml beside it says what MLmodel does not: a name, a version.
+fn of_model(
+    root: PathBuf,
+    pyproject: Option<&std::sync::Arc<SourceText>>,
+    config: Option<Config>,
+    python_version: Option<String>,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<Manifest> {
+    let document = pyproject.map(|source| document::parse(source, mistakes));
+    let mut embedded = None;
+    let mut written = None;
+    if let Some((source, document)) = pyproject.zip(document.as_ref()) {
+        let table = Table::root(source, document.as_ref()?);
+        written = Some(pyproject::read(&table, &root, mistakes)?);
+        embedded = table
+            .table("tool", "[tool]", &mut Vec::new())
+            .filter(|tool| tool.value("mlrails").is_some())
+            .and_then(|tool| tool.table("mlrails", "[tool.mlrails]", mistakes))
+            .map(|table| {
+                if config.is_some() {
+                    mistakes.push(Mistake::new(Rule::ConfiguredTwice).at(table.place().clone()));
+                }
+                config::read(&table, "tool.mlrails.", &root, mistakes)
+            });
+    }
+    let config = config.or(embedded).unwrap_or_default();
+    if let Some(entry) = &config.serve.entry {
+        mistakes.push(Mistake::new(Rule::EntryAndModel).at(entry.place.clone()));
+    }
+    let (model, pyproject) = mlflow::read(&root, &config, written, mistakes)?;
+    Some(Manifest {
+        root,
+        pyproject,
+        config,
+        python_version,
+        model: Some(Box::new(model)),
     })
 }
 
 fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
     let manifest = manifest(folder, mistakes)?;
+    if manifest.model.is_some() {
+        return mlflow::load(manifest, mistakes);
+    }
     let root = &manifest.root;
     let entry = manifest.config.serve.entry.as_ref();
     let module = match entry {

@@ -129,19 +129,25 @@ pub struct ValueRecord {
     pub modules: Option<Vec<String>>,
 }
 
+/// Where a run is recorded.
+pub const RUN: &str = "artifacts/run.json";
+
 /// The newest form of both files that is understood.
 pub const SCHEMA: u32 = 1;
 
 /// `artifacts/run.json` of the project at `root`; `None` before the first run.
 pub fn run(root: &Path) -> Result<Option<RunRecord>, Mistake> {
-    let record: Option<RunRecord> = read(root, "artifacts/run.json")?;
+    run_at(root, RUN)
+}
+
+/// The same record in another file.
+pub fn run_at(root: &Path, file: &str) -> Result<Option<RunRecord>, Mistake> {
+    let record: Option<RunRecord> = read(root, file)?;
     match record {
-        Some(record) if record.schema > SCHEMA => {
-            Err(newer("artifacts/run.json", record.schema, &record.mlrails))
-        }
+        Some(record) if record.schema > SCHEMA => Err(newer(file, record.schema, &record.mlrails)),
         Some(record) => match sound::fault(&record) {
             Some(reason) => Err(Mistake::new(Rule::RunRecord {
-                file: "artifacts/run.json".to_owned(),
+                file: file.to_owned(),
                 reason,
             })),
             None => Ok(Some(record)),

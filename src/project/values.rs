@@ -22,11 +22,11 @@ pub struct Needs {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
-    #[error("artifacts/{file} cannot be opened")]
+    #[error("{file} cannot be opened")]
     Open { file: String, source: io::Error },
-    #[error("artifacts/{file} is refused")]
+    #[error("{file} is refused")]
     Pickle { file: String, source: PickleError },
-    #[error("artifacts/{file} cannot be served: {}", list(problems))]
+    #[error("{file} cannot be served: {}", list(problems))]
     Names {
         file: String,
         problems: Vec<GlobalProblem>,
@@ -38,10 +38,11 @@ fn list(problems: &[GlobalProblem]) -> String {
     texts.join("; ")
 }
 
-/// Reads `wanted` values of the project at `root`. `own` are the project's modules; `provided` says whether a locked distribution has
+/// Reads `wanted` values of the project at `root`, which are files of its folder `values`. `own` are the project's modules; `provided` says whether a locked distribution has
 /// a module, as far as the lock knows. A value that files.json does not list is left to whoever ships it.
 pub fn needs(
     root: &Path,
+    values: &str,
     files: &FilesRecord,
     wanted: &[String],
     own: &BTreeSet<String>,
@@ -49,7 +50,7 @@ pub fn needs(
 ) -> Result<Needs, ValueError> {
     let mut needs = Needs::default();
     for record in wanted.iter().filter_map(|name| files.values.get(name)) {
-        let shown = format!("artifacts/{}", record.file);
+        let shown = shown(values, &record.file);
         let mut need = |module: &str| {
             needs
                 .others
@@ -57,15 +58,15 @@ pub fn needs(
                 .or_insert_with(|| shown.clone());
         };
         match record.format.as_str() {
-            "json" => continue,
-            "pickle" => {}
+            "json" | "file" => continue,
+            "pickle" | "pickle-file" => {}
             // A framework's own file, and joblib's, needs the framework to be read.
-            framework => need(framework),
+            framework => need(framework.split('.').next().unwrap_or(framework)),
         }
         if !is_pickled(&record.format) {
             continue;
         }
-        let file = || record.file.clone();
+        let file = || shown.clone();
         let located = regular::locate(root, Path::new(&shown));
         if let (Ok(None), Some(modules)) = (&located, &record.modules) {
             // It may be in an image that was made before: what it names was written down when it was trained.
@@ -86,7 +87,11 @@ pub fn needs(
             file: file(),
             source: irregular.into(),
         })?;
-        let facts = pickle::inspect(&opened).map_err(|source| ValueError::Pickle { file: file(), source })?;
+        let facts = match record.format.as_str() {
+            "skops" => pickle::inspect_skops(&opened),
+            _ => pickle::inspect(&opened),
+        };
+        let facts = facts.map_err(|source| ValueError::Pickle { file: file(), source })?;
         let problems = pickle::check_globals(&facts, own, provided);
         if !problems.is_empty() {
             return Err(ValueError::Names {
@@ -103,6 +108,14 @@ pub fn needs(
         }
     }
     Ok(needs)
+}
+
+/// Where a value is, for people: relative to the project's folder.
+pub fn shown(values: &str, file: &str) -> String {
+    match values {
+        "" => file.to_owned(),
+        folder => format!("{folder}/{file}"),
+    }
 }
 
 /// Writes into `files` what their values, below `root`, name. One that cannot be read stays without: whoever ships it says why.
@@ -122,5 +135,5 @@ pub fn note_modules(root: &Path, files: &mut FilesRecord) {
 
 /// Whether a value of this format names what it is made of.
 fn is_pickled(format: &str) -> bool {
-    matches!(format, "joblib" | "pickle" | "torch")
+    matches!(format, "joblib" | "pickle" | "pickle-file" | "skops" | "torch")
 }

@@ -53,6 +53,7 @@ const SHARED: &[(&str, &str)] = shared![
     "accelerate/plan.py",
     "accelerate/source.py",
     "accelerate/trees.py",
+    "flavours.py",
     "values.py",
 ];
 

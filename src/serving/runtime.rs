@@ -50,6 +50,7 @@ pub const FILES: &[(&str, &str)] = files![
     "engines/pack.py",
     "engines/remote.py",
     "engines/sent.py",
+    "flavours.py",
     "frame.py",
     "guard.py",
     "logs.py",

@@ -115,6 +115,7 @@ macro_rules! embedded {
 const EMBEDDED: &[(&str, &str)] = embedded![
     "catboost",
     "lightgbm",
+    "mlflow-model",
     "onnx",
     "plain-function",
     "pytorch",

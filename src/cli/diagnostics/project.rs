@@ -251,7 +251,27 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
         }
         Rule::Stale { .. } => "run `mlrails run`; --allow-stale ships it all the same, and the image's label says so".to_owned(),
         Rule::RunRecord { .. } => "restore it from version control, or delete artifacts/ and `mlrails run`".to_owned(),
+        Rule::YamlLimit { .. } => "MLflow writes no such file: save the model again with mlflow.<flavour>.save_model(...)".to_owned(),
+        Rule::NoSignature => {
+            "save it with `signature=mlflow.models.infer_signature(X, model.predict(X))`, or add one to the folder: \
+             mlflow.models.set_signature(\"this/folder\", signature)"
+                .to_owned()
+        }
+        Rule::NoFlavour { .. } => {
+            "served are sklearn, xgboost, lightgbm and pyfunc; wrap anything else in a mlflow.pyfunc.PythonModel".to_owned()
+        }
+        Rule::UnservedType { .. } => {
+            "save the model with a signature of named columns, for example infer_signature(X, y) of a DataFrame X".to_owned()
+        }
+        Rule::ModelFile { .. } => {
+            "copy the whole folder that MLflow saved, for example with mlflow.artifacts.download_artifacts".to_owned()
+        }
+        Rule::RequirementOption { .. } => {
+            "take the line away; where packages come from is said by --index-url, UV_INDEX, pip.conf, or [image] accelerator for torch".to_owned()
+        }
+        Rule::EntryAndModel => "take `entry` away, or put the function into a project of its own, beside the model's folder".to_owned(),
         Rule::Unreadable { .. }
+        | Rule::Yaml { .. }
         | Rule::NulByte
         | Rule::Toml { .. }
         | Rule::TomlTooDeep { .. }

@@ -15,7 +15,7 @@ use crate::project::source::cut::Request;
 use crate::project::source::distributions::Distributions;
 use crate::project::source::imports::Closure;
 use crate::project::values::{self, Needs};
-use crate::project::{Manifest, Mistakes, Project, record};
+use crate::project::{Manifest, Mistakes, Project};
 use crate::python::target::{Platform, Target};
 use crate::serving::runtime::REQUIREMENTS;
 use crate::targets::buildpack::Facts;
@@ -222,15 +222,8 @@ pub fn reached(
     builds: &BuildArgs,
     session: &Session,
 ) -> Result<Reached, Failure> {
-    let files = record::files(project.root())
-        .map_err(|mistake| Failure::from(Mistakes::from(mistake)))?
-        .unwrap_or_default();
-    let frozen: Vec<String> = project
-        .cut
-        .frozen
-        .iter()
-        .map(|id| project.graph.node(*id).name.clone())
-        .collect();
+    let files = project.trained()?.unwrap_or_default();
+    let frozen = project.frozen(&files);
     let needs = needs(project, lock, &files, &frozen)?;
     let own: Vec<String> = needs.own.iter().cloned().collect();
     let closure = project.closure(&own);
@@ -341,7 +334,15 @@ fn needs(project: &Project, lock: &Lock, files: &FilesRecord, frozen: &[String])
         false => Some(true),
         true => locked.complete.then_some(false),
     };
-    Ok(values::needs(project.root(), files, frozen, &own, &provided)?)
+    let folder = project.values_folder();
+    Ok(values::needs(
+        project.root(),
+        folder,
+        files,
+        frozen,
+        &own,
+        &provided,
+    )?)
 }
 
 /// Where reachability starts: imports, what the values are made of, what the replay saw, the runtime.
@@ -379,10 +380,18 @@ fn roots(project: &Project, closure: &Closure, needs: Needs, runtime: &[&str]) -
         .collect();
     let keep = &project.manifest.config.dependencies.keep;
     let kept = keep.iter().filter_map(|name| name.value.parse().ok()).collect();
+    // What MLflow loads by itself may import anything that it was logged with: its code is in a pickle.
+    let logged = project
+        .model()
+        .filter(|model| model.flavour.is_whole())
+        .into_iter()
+        .flat_map(|_| &project.manifest.pyproject.dependencies)
+        .map(|declared| (declared.requirement.name.clone(), Reason::Logged));
     let added = runtime
         .iter()
         .filter_map(|requirement| crate::python::requirement::parse(requirement).ok())
         .map(|requirement| (requirement.name, Reason::Runtime))
+        .chain(logged)
         .collect();
     Roots {
         imports,

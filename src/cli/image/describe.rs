@@ -75,7 +75,7 @@ pub fn description(
         }
     };
     labels.insert("org.opencontainers.image.base.name".to_owned(), base);
-    let run = pipeline::shipped_run(project.root())?;
+    let run = pipeline::shipped_run(project)?;
     labels.insert("dev.mlrails.run".to_owned(), Digest::of(&run).to_string());
     if freshness == Freshness::Stale {
         labels.insert("dev.mlrails.stale".to_owned(), "true".to_owned());

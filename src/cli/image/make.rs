@@ -283,10 +283,7 @@ fn environment(plan: &Plan, python: PythonVersion, session: &Session) -> Result<
 /// The trained values. Where a previous image has them, they need not be on this machine.
 fn values(project: &Project, plan: &Plan, key: Digest, past: &Past<'_>) -> Result<MadeLayer, Failure> {
     let found = past.layer(&key);
-    match (
-        pipeline::check_values(project.root(), &plan.files, &plan.frozen),
-        found,
-    ) {
+    match (pipeline::check_values(project, &plan.files, &plan.frozen), found) {
         (Err(PipelineError::Missing { .. }), Some(layer))
             if matches!(layer.origin, Origin::Reused { .. }) =>
         {
@@ -297,7 +294,7 @@ fn values(project: &Project, plan: &Plan, key: Digest, past: &Past<'_>) -> Resul
         (Ok(()), None) => {
             let epoch = super::describe::epoch()?;
             layers::keyed_layer(past.store, (key, plan.form), epoch, "trained values", || {
-                Ok(pipeline::values(project.root(), &plan.files, &plan.frozen)?)
+                Ok(pipeline::values(project, &plan.files, &plan.frozen)?)
             })
         }
     }
@@ -309,7 +306,7 @@ fn own(project: &Project, plan: &Plan, session: &Session) -> Result<[MadeLayer; 
     let epoch = super::describe::epoch()?;
     let record = layers::layer_from_tree(
         &store,
-        &pipeline::run_record(project.root())?,
+        &pipeline::run_record(project, &plan.files)?,
         plan.form,
         epoch,
         "record of the run",

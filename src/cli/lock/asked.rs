@@ -114,7 +114,8 @@ fn line(place: &Place) -> String {
 pub(super) fn serves(manifest: &Manifest) -> bool {
     let module = manifest.pyproject.name.as_str().replace('-', "_");
     let has_half = |folder: PathBuf| folder.join("serve.py").is_file() || folder.join("serve").is_dir();
-    manifest.config.serve.entry.is_some()
+    manifest.model.is_some()
+        || manifest.config.serve.entry.is_some()
         || has_half(manifest.root.join("src").join(&module))
         || has_half(manifest.root.join(&module))
 }

@@ -164,6 +164,20 @@ impl Graph {
         (0..self.nodes.len()).map(NodeId)
     }
 
+    /// A graph that no source was read for: `nodes`, of which `predict` answers.
+    pub fn of_nodes(nodes: Vec<Node>, predict: NodeId) -> Self {
+        let mut graph = Self {
+            nodes,
+            predict: Some(predict),
+            ..Self::default()
+        };
+        for id in graph.ids() {
+            let name = graph.node(id).name.clone();
+            graph.by_name.entry(name).or_default().push(id);
+        }
+        graph
+    }
+
     fn named(&self, name: &str) -> &[NodeId] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }

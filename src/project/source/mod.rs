@@ -19,7 +19,7 @@ pub mod schema;
 pub mod sql;
 pub mod stdlib;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,8 +86,10 @@ impl Module {
 #[derive(Debug, Default)]
 pub struct Sources {
     modules: BTreeMap<String, Module>,
-    /// Top-level names of the project: its package.
+    /// The project's package; empty where there is none.
     root: String,
+    /// Top-level names of the project: its package, or the modules that were saved with a model.
+    own: BTreeSet<String>,
 }
 
 impl Sources {
@@ -115,6 +117,17 @@ impl Sources {
         Self {
             modules,
             root: root.to_owned(),
+            own: BTreeSet::from([root.to_owned()]),
+        }
+    }
+
+    /// As [`Sources::parse`], of modules that share no package.
+    pub fn parse_all(files: Vec<(String, bool, Arc<SourceText>)>, mistakes: &mut Vec<Mistake>) -> Self {
+        let top = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let own = files.iter().map(|(name, ..)| top(name)).collect();
+        Self {
+            own,
+            ..Self::parse("", files, mistakes)
         }
     }
 
@@ -133,7 +146,7 @@ impl Sources {
 
     /// Whether a dotted name belongs to the project's package.
     pub fn is_own(&self, dotted: &str) -> bool {
-        dotted.split('.').next() == Some(self.root.as_str())
+        dotted.split('.').next().is_some_and(|top| self.own.contains(top))
     }
 }
 

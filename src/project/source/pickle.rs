@@ -10,6 +10,7 @@
 mod allowed;
 mod array;
 mod machine;
+mod skops;
 mod stream;
 mod value;
 
@@ -19,6 +20,7 @@ use std::io;
 
 pub use allowed::{GlobalProblem, check_globals, is_standard};
 use machine::Machine;
+pub use skops::inspect_skops;
 use stream::{Input, Window};
 
 use crate::python::archive::{self, ArchiveError, Method, ReadAt};
@@ -77,6 +79,8 @@ pub enum PickleError {
     Rule { at: u64, rule: &'static str },
     #[error("at byte {at}, it needs more than is allowed: {what} may be {limit} at most")]
     Limit { at: u64, what: &'static str, limit: u64 },
+    #[error("it is not an archive that skops writes: {0}")]
+    Skops(&'static str),
     #[error("it is not an archive that torch writes: {0}")]
     Torch(&'static str),
     #[error("it is not an archive that can be trusted")]
