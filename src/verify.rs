@@ -40,14 +40,23 @@ pub enum VerifyError {
 #[derive(Debug, Clone, Serialize)]
 pub struct Verified {
     pub rows: usize,
+    /// Whether answers were recorded that these were compared with.
+    pub compared: bool,
 }
 
 /// The report that `python -m mlrails_runtime verify` prints.
 #[derive(Debug, Deserialize)]
 struct Report {
     rows: usize,
+    #[serde(default = "recorded")]
+    compared: bool,
     together: Vec<serde_json::Value>,
     one_by_one: Vec<serde_json::Value>,
+}
+
+/// Older runtimes only knew rows with answers.
+fn recorded() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,7 +162,10 @@ pub fn verify(image: &Image, scratch: &Path) -> Result<Verified, VerifyError> {
     if !output.status.success() {
         return Err(VerifyError::Replay { said });
     }
-    Ok(Verified { rows: report.rows })
+    Ok(Verified {
+        rows: report.rows,
+        compared: report.compared,
+    })
 }
 
 /// What a program says and how it ends; it ends with this process.

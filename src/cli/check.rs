@@ -1,5 +1,7 @@
 //! `mlrails check`: everything that can be known of a project without running it.
 
+pub(super) mod model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -52,7 +54,7 @@ pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
     super::base::additions(&project.manifest)?;
     super::image::decide::form(&project.manifest, None)?;
     super::indexes::locations(&project.manifest, &IndexArgs::default())?;
-    if project.manifest.pyproject.requires_python.is_none() {
+    if project.manifest.pyproject.requires_python.is_none() && project.model().is_none() {
         session.printer().warn(&format!(
             "[project] requires-python is missing: `lock` has to find versions for every Python there is (write `requires-python = \">={}\"`)",
             targets.python
@@ -63,10 +65,11 @@ pub fn run(_: Args, session: &Session) -> Result<Exit, Failure> {
     } else {
         session.printer().data(text(&project, &findings).trim_end());
         for stale in &findings.stale {
-            let line = format!(
-                "artifacts are stale: `{}`: {} (`mlrails run` trains again)",
-                stale.node, stale.why
-            );
+            session
+                .printer()
+                .warn(&super::diagnostics::project::stale(&project, stale));
+        }
+        if let Some(line) = project.model().and_then(model::warning) {
             session.printer().warn(&line);
         }
         warnings(&findings.judgement, session);
@@ -158,6 +161,11 @@ fn warnings(judgement: &Judgement, session: &Session) {
 }
 
 fn text(project: &Project, findings: &Findings) -> String {
+    if let Some(model) = project.model() {
+        let mut out = model::text(project, model);
+        imports(&mut out, &findings.judgement);
+        return out + &left_out(findings);
+    }
     let mut out = String::new();
     let pyproject = &project.manifest.pyproject;
     let version = pyproject
@@ -214,6 +222,11 @@ fn text(project: &Project, findings: &Findings) -> String {
             findings.judgement.unused.join(", ")
         );
     }
+    out + &left_out(findings)
+}
+
+fn left_out(findings: &Findings) -> String {
+    let mut out = String::new();
     if !findings.left_out.is_empty() {
         let _ = writeln!(out, "\nLeft out of what ships");
         for left in &findings.left_out {
@@ -289,6 +302,13 @@ fn document(project: &Project, findings: &Findings) -> Value {
         "package": shown(&project.package),
         "python": project.manifest.python_version,
     });
+    document["model"] = json!(project.model().map(|model| json!({
+        "flavour": model.flavour.name,
+        "file": shown(&model.flavour.file),
+        "mlflow": model.mlflow,
+        "columns": model.signature.columns,
+        "golden": model.example.rows().len(),
+    })));
     document["imports"] = json!(findings.judgement);
     document["serving"] = json!({
         "modules": findings.closure.modules,

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::{Exit, Failure, Session, signals};
+use super::{Exit, Failure, Session, check, signals};
 use crate::layers::pipeline;
 use crate::project::settings::Overrides;
 use crate::project::{self, Mistakes, Project};
@@ -80,10 +80,42 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
     let outcome = run::run(&project, &options, &*reporter, &stop)?;
     if session.is_json() {
         session.printer().json(&outcome);
+    } else if let Some(model) = project.model() {
+        if let Some(line) = check::model::warning(model) {
+            session.printer().warn(&line);
+        }
+        session.printer().data(recorded(&project, &outcome).trim_end());
     } else {
         session.printer().data(summary(&project, &outcome).trim_end());
     }
     Ok(Exit::Done)
+}
+
+/// Of a model that MLflow saved.
+fn recorded(project: &Project, outcome: &Outcome) -> String {
+    let golden = &outcome.golden;
+    let mut text = "nothing to train: the model is as MLflow saved it\n".to_owned();
+    if golden.rows > 0 {
+        text.push_str(&format!(
+            "{} rows of {} answered alike one by one, together and shuffled; {} holds the answers ({:.1} s)\n",
+            golden.rows,
+            golden.source,
+            project.run_file(),
+            outcome.seconds
+        ));
+    } else {
+        text.push_str(&format!(
+            "the model was loaded ({:.1} s), and asked nothing\n",
+            outcome.seconds
+        ));
+    }
+    if !golden.modules.is_empty() {
+        text.push_str(&format!(
+            "serving also needs {}, which only the replay showed\n",
+            golden.modules.join(", ")
+        ));
+    }
+    text + "next: mlrails serve, or mlrails image\n"
 }
 
 fn summary(project: &Project, outcome: &Outcome) -> String {

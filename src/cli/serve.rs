@@ -134,9 +134,9 @@ fn prepare(args: &Args, session: &Session) -> Result<Served, Failure> {
     let project = project::load(session.project_folder())?;
     let python = environment(&project)?;
     for stale in project.stale()? {
-        let (node, why) = (&stale.node, &stale.why);
-        let line = format!("artifacts are stale: `{node}`: {why} (`mlrails run` trains again)");
-        session.printer().warn(&line);
+        session
+            .printer()
+            .warn(&super::diagnostics::project::stale(&project, &stale));
     }
     let overrides = Overrides::from_process(args.environment.clone(), args.set.clone());
     let settings = project.resolve(Half::Serving, &overrides)?;

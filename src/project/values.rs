@@ -61,7 +61,14 @@ pub fn needs(
             "json" | "file" => continue,
             "pickle" | "pickle-file" => {}
             // A framework's own file, and joblib's, needs the framework to be read.
-            framework => need(framework.split('.').next().unwrap_or(framework)),
+            framework => match framework.split_once('.') {
+                // `xgboost.XGBClassifier`: an estimator's class is scikit-learn's as well.
+                Some((framework, _)) => {
+                    need(framework);
+                    need("sklearn");
+                }
+                None => need(framework),
+            },
         }
         if !is_pickled(&record.format) {
             continue;
@@ -118,17 +125,20 @@ pub fn shown(values: &str, file: &str) -> String {
     }
 }
 
-/// Writes into `files` what their values, below `root`, name. One that cannot be read stays without: whoever ships it says why.
-pub fn note_modules(root: &Path, files: &mut FilesRecord) {
+/// Writes into `files` what their values, in the folder `values` of `root`, name. One that cannot be read stays without: whoever ships it says why.
+pub fn note_modules(root: &Path, values: &str, files: &mut FilesRecord) {
     for record in files
         .values
         .values_mut()
         .filter(|record| is_pickled(&record.format))
     {
-        let path = root.join("artifacts").join(&record.file);
+        let path = root.join(values).join(&record.file);
         let facts = regular::open(&path)
             .ok()
-            .and_then(|file| pickle::inspect(&file).ok());
+            .and_then(|file| match record.format.as_str() {
+                "skops" => pickle::inspect_skops(&file).ok(),
+                _ => pickle::inspect(&file).ok(),
+            });
         record.modules = facts.map(|facts| facts.modules().into_iter().map(str::to_owned).collect());
     }
 }

@@ -91,10 +91,10 @@ pub fn publish(root: &Path, scratch: &Scratch, run: &RunRecord, files: &FilesRec
     exchange(&staged, &target).map_err(|error| failed("replace", &target, error))
 }
 
-/// Replaces artifacts/run.json alone.
-pub fn rewrite(root: &Path, scratch: &Scratch, run: &RunRecord) -> Result<(), RunError> {
+/// Replaces the record `file` (artifacts/run.json) alone.
+pub fn rewrite(root: &Path, file: &str, scratch: &Scratch, run: &RunRecord) -> Result<(), RunError> {
     scratch.write(Path::new("run.json"), &pretty(run))?;
-    let target = root.join("artifacts/run.json");
+    let target = root.join(file);
     fs::rename(scratch.path().join("run.json"), &target).map_err(|error| failed("replace", &target, error))
 }
 

@@ -4,6 +4,7 @@
 //! replay begins again, in another process; what was added is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -55,12 +56,12 @@ pub struct Again {
     pub versions: Versions,
 }
 
-/// Proves the values in the staging folder.
+/// Proves the values that are files of `folder`.
 pub fn prove(
     project: &Project,
-    python: &Interpreter,
-    scratch: &Scratch,
+    (python, scratch): (&Interpreter, &Scratch),
     saved: &BTreeMap<String, Saved>,
+    folder: &Path,
     reporter: &dyn Reporter,
     stop: &Stop,
 ) -> Result<Proof, RunError> {
@@ -71,7 +72,9 @@ pub fn prove(
         .partition(|module| project.sources.is_own(module));
     let mut allow = reached(project, &own);
     allow.extend(pickled.iter().cloned());
-    let command = json!({ "do": "replay", "files": saved, "folder": scratch.path().join("artifacts") });
+    allow.extend(formats(saved.values().map(|value| value.format.as_str())));
+    let command =
+        json!({ "do": "replay", "files": saved, "folder": folder, "everything": sees_everything(project) });
     let (mut proof, added): (Proof, _) = attempts(command, allow, |command| {
         one(python, scratch, command, reporter, stop)
     })?;
@@ -97,16 +100,37 @@ pub fn again(
     let recorded = run.serving.get("modules").and_then(Value::as_array);
     let recorded = recorded.into_iter().flatten().filter_map(Value::as_str);
     allow.extend(recorded.map(str::to_owned));
+    allow.extend(formats(files.values.values().map(|value| value.format.as_str())));
     let command = json!({
         "do": "replay",
         "files": files.values,
-        "folder": project.root().join("artifacts"),
+        "folder": project.root().join(project.values_folder()),
+        "everything": sees_everything(project),
         "recorded": { "columns": run.request.get("columns"), "golden": run.golden },
     });
     let (again, _) = attempts(command, allow, |command| {
         one(python, scratch, command, reporter, stop)
     })?;
     Ok(again)
+}
+
+/// Whether nothing is hidden: what MLflow loads may import all that it was logged with.
+fn sees_everything(project: &Project) -> bool {
+    project.model().is_some_and(|model| model.flavour.is_whole())
+}
+
+/// The modules that values of these formats are read with.
+fn formats<'a>(formats: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
+    for format in formats.filter(|format| !["json", "pickle", "pickle-file", "file"].contains(format)) {
+        let (framework, class) = format.split_once('.').unwrap_or((format, ""));
+        modules.insert(framework.to_owned());
+        if !class.is_empty() {
+            // An estimator's class is scikit-learn's as well.
+            modules.insert("sklearn".to_owned());
+        }
+    }
+    modules
 }
 
 /// Third-party modules that the serving half is seen to need.

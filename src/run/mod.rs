@@ -6,6 +6,7 @@
 
 mod folder;
 mod golden;
+mod model;
 mod plan;
 mod python;
 mod record;
@@ -21,8 +22,8 @@ use serde::Serialize;
 use crate::project::record::{FilesRecord, RunRecord, ValueRecord};
 use crate::project::settings::Overrides;
 use crate::project::source::graph::Half;
-use crate::project::values;
 use crate::project::{Mistakes, Project};
+use crate::project::{mlflow, values};
 use crate::reporter::Reporter;
 
 pub use folder::{Scratch, run_folder};
@@ -130,6 +131,9 @@ pub fn run(
     reporter: &dyn Reporter,
     stop: &Stop,
 ) -> Result<Outcome, RunError> {
+    if let Some(model) = project.model() {
+        return model::record(project, model, options, reporter, stop);
+    }
     let began = Instant::now();
     let training = project.resolve(Half::Training, &options.overrides)?;
     let serving = project.resolve(Half::Serving, &options.overrides)?;
@@ -153,9 +157,10 @@ pub fn run(
         let rows = pool.golden(&ran.read_by_frozen)?;
         let training_versions = pool.versions(&ran.modules)?;
         drop(pool);
-        let proof = golden::prove(project, &python, &scratch, &saved, reporter, stop)?;
+        let staged = scratch.path().join("artifacts");
+        let proof = golden::prove(project, (&python, &scratch), &saved, &staged, reporter, stop)?;
         let mut files = record::files(&saved);
-        values::note_modules(scratch.path(), &mut files);
+        values::note_modules(scratch.path(), "artifacts", &mut files);
         let document = record::run(
             project,
             options,
@@ -194,16 +199,18 @@ pub fn replay(
     stop: &Stop,
 ) -> Result<Replayed, RunError> {
     let began = Instant::now();
-    let Some(run) = &project.run else {
-        let what = "there is nothing to replay: artifacts/run.json is missing".to_owned();
+    let recorded = |run: &&RunRecord| project.model().is_none() || mlflow::is_recorded(run);
+    let Some(run) = project.run.as_ref().filter(recorded) else {
+        let what = format!("there is nothing to replay: {} is missing", project.run_file());
         return Err(RunError::NothingToReplay { what });
     };
-    let files = crate::project::record::files(project.root())
-        .map_err(Mistakes::from)?
-        .unwrap_or_default();
+    let files = project.trained().map_err(Mistakes::from)?.unwrap_or_default();
     let rows = run.golden.get("rows").and_then(serde_json::Value::as_array);
     if rows.is_none_or(Vec::is_empty) {
-        let what = "there is nothing to replay: artifacts/run.json holds no golden rows".to_owned();
+        let what = format!(
+            "there is nothing to replay: {} holds no golden rows",
+            project.run_file()
+        );
         return Err(RunError::NothingToReplay { what });
     }
     missing(project, &files)?;
@@ -215,7 +222,7 @@ pub fn replay(
     let again = golden::again(project, &python, &scratch, run, &files, reporter, stop)?;
     let mut record: RunRecord = run.clone();
     record.prove(again.versions.python.clone(), again.versions.distributions);
-    folder::rewrite(project.root(), &scratch, &record)?;
+    folder::rewrite(project.root(), project.run_file(), &scratch, &record)?;
     Ok(Replayed {
         rows: again.rows,
         python: again.versions.python,
@@ -235,7 +242,7 @@ fn agree(
 }
 
 fn missing(project: &Project, files: &FilesRecord) -> Result<(), RunError> {
-    let folder = project.root().join("artifacts");
+    let folder = project.root().join(project.values_folder());
     for id in &project.cut.frozen {
         let name = &project.graph.node(*id).name;
         let there = files
@@ -243,7 +250,7 @@ fn missing(project: &Project, files: &FilesRecord) -> Result<(), RunError> {
             .get(name)
             .is_some_and(|value| folder.join(&value.file).is_file());
         if !there {
-            let what = format!("there is nothing to replay with: artifacts/ has no value of `{name}`");
+            let what = format!("there is nothing to replay with: there is no value of `{name}`");
             return Err(RunError::NothingToReplay { what });
         }
     }

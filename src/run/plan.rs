@@ -109,6 +109,8 @@ pub struct GoldenOptions {
     pub file: Option<String>,
     pub group: Option<String>,
     pub redact: Vec<String>,
+    /// The columns are given: all of them belong to a request, whichever are read.
+    pub whole: bool,
 }
 
 impl Plan {
@@ -183,10 +185,9 @@ fn empty(project: &Project, settings: &Resolved, scratch: &Scratch) -> Plan {
         Some(GoldenRows::File(file)) => (None, Some(file.clone())),
         None => (None, None),
     };
-    let package = project.root().join(&project.package);
     Plan {
         root: project.root().to_path_buf(),
-        source: package.parent().unwrap_or(project.root()).to_path_buf(),
+        source: project.source_folder(),
         scratch: scratch.path().to_path_buf(),
         spool: scratch.path().join("spool"),
         staging: scratch.path().join("artifacts"),
@@ -206,6 +207,7 @@ fn empty(project: &Project, settings: &Resolved, scratch: &Scratch) -> Plan {
             file,
             group: config.group.as_ref().map(|group| group.value.clone()),
             redact: config.redact.iter().map(|column| column.value.clone()).collect(),
+            whole: false,
         },
         examples: examples(project),
         accelerate: project.manifest.config.serve.accelerate.unwrap_or(true),

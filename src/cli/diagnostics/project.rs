@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::project::mistake::NotSupplied;
+use crate::project::source::keys::Stale;
 use crate::project::source::named::Unmet;
-use crate::project::{Mistake, Mistakes, Place, Rule};
+use crate::project::{Mistake, Mistakes, Place, Project, Rule};
 
 /// Texts above this size, or with longer lines, are named and not shown.
 const SHOWN_TEXT: usize = 1 << 20;
@@ -283,6 +284,15 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
         | Rule::Syntax { .. } => return None,
     };
     Some(text)
+}
+
+/// What was trained from other code, or answered by another model, in one line.
+pub(crate) fn stale(project: &Project, stale: &Stale) -> String {
+    let Stale { node, why } = stale;
+    match project.model() {
+        Some(_) => format!("the recorded answers are stale: {why} (`mlrails run` records them again)"),
+        None => format!("artifacts are stale: `{node}`: {why} (`mlrails run` trains again)"),
+    }
 }
 
 /// What serving names and does not get, in one line.

@@ -94,6 +94,18 @@ pub fn freshness(project: &Project, allow_stale: bool, session: &Session) -> Res
         }
         return Ok(Freshness::Fresh);
     }
+    if project.model().is_some() {
+        let why: Vec<&str> = stale.iter().map(|stale| stale.why.as_str()).collect();
+        let what = format!("the recorded answers are stale: {}", why.join("; "));
+        if allow_stale {
+            session.printer().warn(&what);
+            return Ok(Freshness::Stale);
+        }
+        return Err(Failure::new(what).hint(format!(
+            "`mlrails run` records what this model answers; without {} nothing is compared",
+            project.run_file()
+        )));
+    }
     let lines: Vec<String> = stale
         .iter()
         .map(|stale| format!("`{}`: {}", stale.node, stale.why))

@@ -147,10 +147,16 @@ fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failu
         for image in &images {
             let scratch = session.store()?.temporary_folder()?;
             let verified = verify::verify(image, scratch.path())?;
-            session.printer().say(&format!(
-                "{} golden rows are answered by the image as in training",
-                verified.rows
-            ));
+            session.printer().say(&match verified.compared {
+                true => format!(
+                    "{} golden rows are answered by the image as in training",
+                    verified.rows
+                ),
+                false => format!(
+                    "{} rows of the model's example are answered by the image, alike alone and together (`mlrails run` records what to compare with)",
+                    verified.rows
+                ),
+            });
         }
     }
     let published = publish::publish(args, &names, &project, images, (&network, &ahead), session)?;

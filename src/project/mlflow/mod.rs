@@ -343,6 +343,13 @@ fn with_needs(
             !matches!(name, "mlflow" | "mlflow-skinny") || is_kept(name)
         });
     }
+    // MLflow writes both where the small one was installed, and they are the same files.
+    if dependencies
+        .iter()
+        .any(|one| one.requirement.name.as_str() == "xgboost-cpu")
+    {
+        dependencies.retain(|one| one.requirement.name.as_str() != "xgboost" || is_kept("xgboost"));
+    }
     match signature.shape {
         Shape::Table | Shape::Unnamed => needed.push(("pandas".to_owned(), &signature.place)),
         Shape::Array { .. } => needed.push(("numpy".to_owned(), &signature.place)),

@@ -200,6 +200,16 @@ def replay(model, one_by_one=False, most=None):
     return differences
 
 
+def unlike(model):
+    """Golden rows without answers, one by one against together; differences as `replay` gives them."""
+    rows, _ = model.service.golden()
+    decoded = model.service.decoder.records(rows)
+    together = json.loads(_encode(model.score(decoded)))
+    alone = json.loads(_encode([item for row in decoded for item in model.score([row])]))
+    pairs = enumerate(zip(together, alone))
+    return [{"row": at, "expected": want, "got": got} for at, (want, got) in pairs if not same(want, got)]
+
+
 def same(want, got, tolerance=1e-9):
     """Equal, numbers within `tolerance` (relative above 1, absolute below)."""
     if isinstance(want, bool) or isinstance(got, bool):

@@ -36,6 +36,13 @@ def install(modules):
     return sorted(allowed)
 
 
+def all_names():
+    """Every distribution there is, for a replay from which nothing is hidden."""
+    import importlib.metadata
+
+    return sorted({normalized(found.metadata["Name"]) for found in importlib.metadata.distributions()})
+
+
 def tried():
     """Hidden modules that something asked for, in order."""
     return list(_tried)
