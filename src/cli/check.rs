@@ -196,12 +196,18 @@ fn text(project: &Project, findings: &Findings) -> String {
     let _ = writeln!(out, "\nOn a request");
     let request = match &project.cut.request {
         Request::Table(node) => {
-            let known = if project.table_is_assumed() {
+            let known = if project.graph.plain().is_some() {
+                "a table, by its type hint"
+            } else if project.table_is_assumed() {
                 "assumed a table"
             } else {
                 "a table, as recorded"
             };
             format!("stands in for `{}` ({known})", project.graph.node(*node).name)
+        }
+        Request::Functions(functions) if project.graph.plain().is_some() => {
+            let place = &project.graph.node(project.cut.predict).place;
+            format!("is taken by {} ({place})", names(functions))
         }
         Request::Functions(functions) => format!("is taken by {} of serve.py", names(functions)),
     };

@@ -142,6 +142,29 @@ fn summary(project: &Project, outcome: &Outcome) -> String {
         let _ = writeln!(text, "  artifacts/{:<width$}  {size:>10}", value.file);
     }
     let golden = &outcome.golden;
+    if let Some(entry) = project.graph.plain() {
+        let _ = writeln!(
+            text,
+            "nothing to train: `{}:{}` is a function",
+            entry.module, entry.function
+        );
+        if golden.rows > 0 {
+            let _ = writeln!(
+                text,
+                "{} rows of {} answered alike one by one, together and shuffled; {} holds the answers ({:.1} s)",
+                golden.rows,
+                golden.source,
+                project.run_file(),
+                outcome.seconds
+            );
+        } else {
+            let _ = writeln!(
+                text,
+                "no golden rows: it was asked nothing (`def examples()` beside it returns records to ask it with)"
+            );
+        }
+        return text + "next: mlrails serve, or mlrails image\n";
+    }
     if golden.rows > 0 {
         let _ = writeln!(
             text,

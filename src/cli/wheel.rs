@@ -57,6 +57,16 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         Failure::new("a wheel has a version, and [project] of pyproject.toml has none")
             .hint("add `version = \"0.1.0\"` to [project]")
     })?;
+    if project.package.extension().is_some() && project.model().is_none() {
+        return Err(Failure::new(format!(
+            "a wheel holds a package, and {} is a module by itself",
+            project.package.display()
+        ))
+        .hint(format!(
+            "move it to src/{0}/__init__.py: `{0}` is imported as before",
+            project.module
+        )));
+    }
     decide::freshness(&project, args.allow_stale, session)?;
     let locked = lock::current(&project.manifest)?;
     let targets = targets::choose(&project.manifest, &Asked::default())?;

@@ -18,8 +18,8 @@ pub fn module_name(name: &PackageName) -> String {
     name.as_dist_info_name().into_owned()
 }
 
-/// The package's folder, relative to `root`: `src/churn`, or `churn`.
-pub fn package(root: &Path, module: &str, mistakes: &mut Vec<Mistake>) -> Option<PathBuf> {
+/// The package's folder, relative to `root`: `src/churn`, or `churn`. Where `may_be_file`, a module `churn.py` in either place will do.
+pub fn package(root: &Path, module: &str, may_be_file: bool, mistakes: &mut Vec<Mistake>) -> Option<PathBuf> {
     let candidates = [Path::new("src").join(module), PathBuf::from(module)];
     let mut found = Vec::new();
     for candidate in &candidates {
@@ -29,13 +29,25 @@ pub fn package(root: &Path, module: &str, mistakes: &mut Vec<Mistake>) -> Option
             Err(mistake) => mistakes.push(mistake),
         }
     }
+    let files = candidates.each_ref().map(|path| path.with_extension("py"));
+    if found.is_empty() && may_be_file {
+        for file in &files {
+            match reading::locate(root, file) {
+                Ok(Some(_)) => return Some(file.clone()),
+                Ok(None) => {}
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+    }
     match found.as_slice() {
         [] => {
+            let files = files.iter().filter(|_| may_be_file);
             let rule = Rule::NoPackage {
                 module: module.to_owned(),
                 looked: candidates
                     .iter()
                     .map(|path| format!("{}/", path.display()))
+                    .chain(files.map(|path| path.display().to_string()))
                     .collect(),
                 others: others(root),
             };

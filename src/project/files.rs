@@ -168,6 +168,20 @@ pub fn list(
     files
 }
 
+/// The one file of a project whose code is a module and no package, at `path`; it goes to the application's folder.
+pub fn module(root: &Path, path: &Path, module: &str, mistakes: &mut Vec<Mistake>) -> Files {
+    let mut files = Files::default();
+    let name = PathBuf::from(format!("{module}.py"));
+    match file(root, path, name, &mut files.left_out) {
+        Ok(found) => files.found.extend(found.map(|found| ShippedFile {
+            module: Some(module.to_owned()),
+            ..found
+        })),
+        Err(mistake) => mistakes.push(mistake),
+    }
+    files
+}
+
 /// One file of the project by its path; it goes to the same path in the application's folder. `None` if it is not there, or must not ship.
 pub fn one(root: &Path, path: &Path, left: &mut Vec<LeftOut>) -> Result<Option<ShippedFile>, Mistake> {
     if let Some(reason) = path.iter().find_map(left_out) {

@@ -12,6 +12,7 @@ use super::mistake::{Mistake, Rule};
 use super::place::Place;
 use super::record::RunRecord;
 use super::settings::{self, Overrides};
+use super::source::cut::{Step, TrainingPlan};
 use super::source::distributions::{Distributions, Source};
 use super::source::graph::Half;
 use super::source::imports::{self, Closure, ThirdParty};
@@ -344,15 +345,27 @@ impl Project {
             // What answers is the model, and a runtime that is proven by itself.
             return Ok(true);
         }
-        let plan = self.training_plan(&[])?;
+        let plan = self.recorded_plan()?;
         let settings = self.resolve(Half::Training, &self.run_overrides())?;
         let keys = keys::keys(&Index::new(&self.sources), &self.graph, &plan, &settings);
         Ok(keys::golden_is_current(&self.graph, &plan, &keys, run))
     }
 
+    /// The steps whose keys a run records: those of training, or a plain function, which stands for all of them.
+    fn recorded_plan(&self) -> Result<TrainingPlan, Mistakes> {
+        let mut plan = self.training_plan(&[])?;
+        if self.graph.plain().is_some() {
+            plan.steps.push(Step {
+                node: self.cut.predict,
+                inputs: Vec::new(),
+            });
+        }
+        Ok(plan)
+    }
+
     /// The key of each node of a training run under `settings`, by name: what `run` records.
     pub fn keys(&self, settings: &super::settings::Resolved) -> Result<BTreeMap<String, String>, Mistakes> {
-        let plan = self.training_plan(&[])?;
+        let plan = self.recorded_plan()?;
         let keys = keys::keys(&Index::new(&self.sources), &self.graph, &plan, settings);
         Ok(keys
             .into_iter()

@@ -202,8 +202,10 @@ pub enum Rule {
     TwoPackages { first: String, second: String },
     #[error("the phase `{phase}` is both a file and a folder")]
     PhaseTwice { phase: String },
-    #[error("there is no `{entry}`")]
-    NoEntry { entry: String },
+    #[error("[serve] entry `{entry}` cannot answer: {why}")]
+    Entry { entry: String, why: EntryFault },
+    #[error("nothing says what `{parameter}` of `{entry}` brings")]
+    NothingSaysRequest { entry: String, parameter: String },
 
     // Source
     #[error("{message}")]
@@ -279,6 +281,42 @@ pub enum Rule {
     Stale { node: String, why: String },
     #[error("{file} cannot be understood: {reason}")]
     RunRecord { file: String, reason: String },
+}
+
+/// Why what `[serve] entry` names is no function that answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case", tag = "fault")]
+pub enum EntryFault {
+    #[error("the package has no such module")]
+    NoModule { known: Vec<String> },
+    #[error("the module has no such function")]
+    Nothing { known: Vec<String> },
+    #[error("it is a class, not a function")]
+    Class,
+    #[error("it is not defined as a function there")]
+    Value,
+    #[error("it takes {kind} parameters, which cannot be given by name")]
+    Unnamed { kind: &'static str },
+    #[error("{}", parameters_fault(.parameters))]
+    Parameters { parameters: Vec<String> },
+    #[error("`{parameter}: {kind}` is one row or less, and it is given all rows of a batch")]
+    OneRow { parameter: String, kind: String },
+    #[error("a parameter called `request` is given records, and this one wants {kind}")]
+    RequestIsRecords { kind: String },
+}
+
+fn parameters_fault(parameters: &[String]) -> String {
+    match parameters {
+        [] => "it takes no parameter without a default, so nothing of a request reaches it".to_owned(),
+        several => format!(
+            "it takes {} without defaults, and a request's rows are one parameter",
+            several
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        ),
+    }
 }
 
 /// Why a data node that serving reads has no supplier.

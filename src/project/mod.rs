@@ -171,7 +171,10 @@ impl Project {
 
     /// Whether the request is known to be a table, or only assumed to be: no run has recorded it.
     pub fn table_is_assumed(&self) -> bool {
-        matches!(self.cut.request, Request::Table(_)) && self.run.is_none() && self.model().is_none()
+        matches!(self.cut.request, Request::Table(_))
+            && self.run.is_none()
+            && self.model().is_none()
+            && self.graph.plain().is_none()
     }
 }
 
@@ -348,25 +351,24 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
     if let Err(mistake) = record::files(root) {
         mistakes.push(mistake);
     }
-    let package = conventions::package(root, &module, mistakes)?;
+    let package = conventions::package(root, &module, entry.is_some(), mistakes)?;
     conventions::phases(root, &package, mistakes);
     let before = mistakes.len();
-    let files = files::list(
-        root,
-        &package,
-        Path::new(&module),
-        Some(&module),
-        Limits::default(),
-        mistakes,
-    );
+    let files = match package.extension() {
+        // A module that is no package: `score.py`.
+        Some(_) => files::module(root, &package, &module, mistakes),
+        None => files::list(
+            root,
+            &package,
+            Path::new(&module),
+            Some(&module),
+            Limits::default(),
+            mistakes,
+        ),
+    };
     let sources = sources(root, &package, &module, &files, mistakes);
     let whole_package = mistakes.len() == before;
-    let graph = source::graph::find(
-        &sources,
-        &queries,
-        entry.map(|entry| entry.value.as_str()),
-        mistakes,
-    );
+    let graph = source::graph::find(&sources, &queries, entry, mistakes);
     // With a module missing, what it defines would be reported missing too.
     if !whole_package {
         return None;
@@ -381,9 +383,11 @@ fn whole(folder: &Path, mistakes: &mut Vec<Mistake>) -> Option<Project> {
     };
     source::imports::unknown_modules(&sources, has_file, mistakes);
     settings.check(&graph, mistakes);
-    if graph.predict.is_none() {
-        mistakes.push(no_predict(&graph, &sources, &module, entry));
+    // What is wrong with an entry was told where it was looked for.
+    if graph.predict.is_none() && entry.is_none() {
+        mistakes.push(no_predict(&graph, &sources, &module));
     }
+    mistakes.extend(unknown_request(&graph, &manifest.config));
     graph.check(mistakes);
     let table = run
         .as_ref()
@@ -416,7 +420,11 @@ fn sources(root: &Path, package: &Path, module: &str, files: &Files, mistakes: &
             continue;
         };
         let inner = file.path.strip_prefix(module).unwrap_or(&file.path);
-        match reading::text(root, &package.join(inner), reading::PYTHON_LIMIT) {
+        let path = match package.extension() {
+            Some(_) => package.to_path_buf(),
+            None => package.join(inner),
+        };
+        match reading::text(root, &path, reading::PYTHON_LIMIT) {
             Ok(Some(source)) => {
                 let is_package = inner.file_name().is_some_and(|name| name == "__init__.py");
                 texts.push((name.clone(), is_package, source));
@@ -428,13 +436,23 @@ fn sources(root: &Path, package: &Path, module: &str, files: &Files, mistakes: &
     Sources::parse(module, texts, mistakes)
 }
 
-fn no_predict(graph: &Graph, sources: &Sources, module: &str, entry: Option<&Placed<String>>) -> Mistake {
-    if let Some(entry) = entry {
-        let rule = Rule::NoEntry {
-            entry: entry.value.clone(),
-        };
-        return Mistake::new(rule).at(entry.place.clone());
+/// A plain function of whose request neither rows nor a type hint speak.
+fn unknown_request(graph: &Graph, config: &Config) -> Option<Mistake> {
+    let entry = graph.plain()?;
+    let has_rows =
+        entry.examples.is_some() || matches!(config.golden.rows, Some(config::GoldenRows::File(_)));
+    if has_rows || !entry.columns.is_empty() {
+        return None;
     }
+    let place = entry.parameter.clone()?;
+    let rule = Rule::NothingSaysRequest {
+        entry: format!("{}:{}", entry.module, entry.function),
+        parameter: place.text()[place.range()].to_owned(),
+    };
+    Some(Mistake::new(rule).at(place))
+}
+
+fn no_predict(graph: &Graph, sources: &Sources, module: &str) -> Mistake {
     let known = graph
         .nodes
         .iter()

@@ -14,6 +14,7 @@ use crate::project::config::GoldenRows;
 use crate::project::settings::{Resolved, SettingValue};
 use crate::project::source::cut::{Request, TrainingPlan};
 use crate::project::source::graph::{Given, Half, NodeId, Phase};
+use crate::project::source::schema::Column;
 
 /// The document and what it was made from.
 #[derive(Debug)]
@@ -111,6 +112,8 @@ pub struct GoldenOptions {
     pub redact: Vec<String>,
     /// The columns are given: all of them belong to a request, whichever are read.
     pub whole: bool,
+    /// What a plain function's type hint says of its rows.
+    pub columns: Vec<Column>,
 }
 
 impl Plan {
@@ -207,7 +210,12 @@ fn empty(project: &Project, settings: &Resolved, scratch: &Scratch) -> Plan {
             file,
             group: config.group.as_ref().map(|group| group.value.clone()),
             redact: config.redact.iter().map(|column| column.value.clone()).collect(),
-            whole: false,
+            whole: project.graph.plain().is_some(),
+            columns: project
+                .graph
+                .plain()
+                .map(|entry| entry.columns.clone())
+                .unwrap_or_default(),
         },
         examples: examples(project),
         accelerate: project.manifest.config.serve.accelerate.unwrap_or(true),

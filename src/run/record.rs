@@ -70,6 +70,15 @@ pub fn run(
         };
         nodes.insert(node.name.clone(), record);
     }
+    if project.graph.plain().is_some() {
+        let node = project.graph.node(project.cut.predict);
+        let record = NodeRecord {
+            phase: node.phase.name().to_owned(),
+            key: keys.get(&node.name).cloned().unwrap_or_default(),
+            ..NodeRecord::default()
+        };
+        nodes.insert(node.name.clone(), record);
+    }
     let mut versions = training.distributions;
     versions.extend(proof.versions.distributions.clone());
     let serving = &planned.document.serving;

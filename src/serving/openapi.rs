@@ -45,7 +45,7 @@ pub fn of(project: &Project) -> Option<Value> {
         Request::Table(_) => Schema::Any,
         Request::Functions(takers) => {
             let taker = project.graph.node(*takers.first()?);
-            let input = taker.inputs.iter().find(|input| input.parameter == "request")?;
+            let input = taker.inputs.iter().find(|input| input.is_request)?;
             hint(taker, input.annotation.as_deref())
         }
     };

@@ -8,7 +8,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::project::mistake::NotSupplied;
+use crate::project::mistake::{EntryFault, NotSupplied};
 use crate::project::source::keys::Stale;
 use crate::project::source::named::Unmet;
 use crate::project::{Mistake, Mistakes, Place, Project, Rule};
@@ -226,7 +226,11 @@ pub(crate) fn hint(rule: &Rule) -> Option<String> {
             Some(found) => format!("did you mean `{found}` to be called `predict`?"),
             None => "write `def predict(model, X): …` in serve.py, or name a function in [serve] entry of mlrails.toml".to_owned(),
         },
-        Rule::NoEntry { .. } => "[serve] entry names a public function of a phase, as `package.module:function`".to_owned(),
+        Rule::Entry { entry, why } => return Some(entry_hint(entry, why)),
+        Rule::NothingSaysRequest { parameter, .. } => format!(
+            "write `def examples(): return [{{…}}, …]` beside it, whose rows become the schema and the golden rows; or hint `{parameter}: list[Row]` \
+             with a TypedDict, dataclass or pydantic model `Row`"
+        ),
         Rule::NotSupplied { node, path, why } => not_supplied(node, path, why),
         Rule::NothingServed => {
             "let `predict` take a feature, a data node, or `request`; else every answer is the same".to_owned()
@@ -310,6 +314,37 @@ pub(crate) fn unmet(unmet: &Unmet) -> String {
                 needs.join(" or ")
             )
         }
+    }
+}
+
+fn entry_hint(entry: &str, why: &EntryFault) -> String {
+    let (module, function) = entry.split_once(':').unwrap_or((entry, "predict"));
+    match why {
+        EntryFault::NoModule { known } => match similar(module, known) {
+            Some(found) => format!("did you mean `{found}:{function}`?"),
+            None => known_list(known).unwrap_or_else(|| "it is `package.module:function`, a module of the project's package".to_owned()),
+        },
+        EntryFault::Nothing { known } => match similar(function, known) {
+            Some(found) => format!("did you mean `{module}:{found}`?"),
+            None => known_list(known).unwrap_or_else(|| format!("write `def {function}(rows): …` in {module}")),
+        },
+        EntryFault::Class => format!(
+            "write a function that asks it: `MODEL = {function}()` and `def predict(rows): return MODEL.predict(rows)`, and name that"
+        ),
+        EntryFault::Value => {
+            format!("name the module that defines it, or wrap it: `def predict(rows): return {function}(rows)`")
+        }
+        EntryFault::Unnamed { .. } => "name each parameter: `def predict(rows, limit: float = 0.5): …`".to_owned(),
+        EntryFault::Parameters { parameters } if parameters.is_empty() => {
+            "let it take the rows: `def predict(rows): …`".to_owned()
+        }
+        EntryFault::Parameters { .. } => {
+            "let one parameter take the rows (`def predict(rows): …`, each a dict with a field per column), and give the others defaults".to_owned()
+        }
+        EntryFault::OneRow { parameter, kind } => format!(
+            "take a list, and answer a list: `def predict({parameter}: list[{kind}]): return [… for row in {parameter}]`"
+        ),
+        EntryFault::RequestIsRecords { .. } => "give the parameter another name, such as `rows`".to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ impl From<ServingError> for Failure {
         let failure = Self::from_error(&error);
         match &error {
             ServingError::NeverRun { .. } => {
-                failure.hint("`mlrails run` trains it and records what serving needs")
+                failure.hint("`mlrails run` trains what there is to train, and records what serving needs")
             }
             ServingError::NoSchema | ServingError::MissingValue { .. } => {
                 failure.hint("`mlrails run` records what serving needs")

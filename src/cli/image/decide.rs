@@ -72,6 +72,15 @@ pub fn asked(args: &Args) -> Asked {
 
 /// Refuses what was trained by other code, and what cannot ship.
 pub fn freshness(project: &Project, allow_stale: bool, session: &Session) -> Result<Freshness, Failure> {
+    if let (None, Some(entry)) = (&project.run, project.graph.plain()) {
+        return Err(Failure::new(format!(
+            "nothing is recorded of `{}:{}` yet: {} is missing",
+            entry.module,
+            entry.function,
+            project.run_file()
+        ))
+        .hint("`mlrails sync`, then `mlrails run`: nothing is trained, its examples are answered and its schema is recorded"));
+    }
     if project.run.is_none() {
         return Err(
             Failure::new("there is nothing to serve yet: artifacts/run.json is missing")
@@ -89,7 +98,9 @@ pub fn freshness(project: &Project, allow_stale: bool, session: &Session) -> Res
     }
     let stale = project.stale()?;
     if stale.is_empty() {
-        if !project.golden_is_current()? {
+        if project.graph.plain().is_some() && !project.golden_is_current()? {
+            session.printer().warn("the function, or code that it uses, has changed since its answers were recorded (`mlrails run` records them again)");
+        } else if !project.golden_is_current()? {
             session.printer().warn("code that only `predict` reaches has changed since the golden rows were recorded (`mlrails run` records them again)");
         }
         return Ok(Freshness::Fresh);

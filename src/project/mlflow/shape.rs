@@ -136,6 +136,7 @@ fn graph(model: &Model) -> (Graph, Cut) {
                 .map(|parameter| Input {
                     parameter: (*parameter).to_owned(),
                     annotation: None,
+                    is_request: *parameter == "request",
                     place: place.clone(),
                 })
                 .collect(),

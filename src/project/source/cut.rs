@@ -67,12 +67,7 @@ impl Graph {
         let takers: Vec<NodeId> = recomputed
             .iter()
             .copied()
-            .filter(|id| {
-                self.node(*id)
-                    .inputs
-                    .iter()
-                    .any(|input| input.parameter == "request")
-            })
+            .filter(|id| self.node(*id).inputs.iter().any(|input| input.is_request))
             .collect();
         self.supplied(&data, &takers, &walk, table, mistakes);
         let request = match data.first() {
@@ -175,6 +170,8 @@ impl Graph {
         let predict = self
             .predict
             .filter(|predict| wanted.is_empty() || wanted.contains(predict))
+            // A plain function's rows come from requests alone.
+            .filter(|_| self.plain().is_none())
             .filter(|predict| {
                 !self
                     .walk(&[*predict], Half::Training, &mut Vec::new())

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use ruff_python_ast::{Expr, ParameterWithDefault, Stmt, StmtFunctionDef};
 use serde::Serialize;
 
+use super::entry::{self, Entry};
 use super::names::{self, Uses};
 use super::reach::{self, Index, Question, Unit};
 use super::{Module, Sources, literal, sql};
+use crate::project::document::Placed;
 use crate::project::mistake::{Mistake, Rule};
 use crate::project::place::{Place, SourceText};
 
@@ -97,7 +99,7 @@ pub struct Node {
 impl Node {
     /// The class of a record in `request: list[Customer]`; `None` for builtins and dotted names, whose records are dicts.
     pub fn request_class(&self) -> Option<&str> {
-        let request = self.inputs.iter().find(|input| input.parameter == "request")?;
+        let request = self.inputs.iter().find(|input| input.is_request)?;
         let annotation = request.annotation.as_deref()?.trim().trim_matches(['"', '\'']);
         let (container, item) = annotation.strip_suffix(']')?.split_once('[')?;
         let known = ["list", "List", "Sequence", "Iterable", "tuple"];
@@ -114,6 +116,8 @@ pub struct Input {
     pub parameter: String,
     pub annotation: Option<String>,
     pub place: Place,
+    /// It is given the request's records: it is called `request`, or is the one parameter of `[serve] entry`.
+    pub is_request: bool,
 }
 
 /// A parameter with a default.
@@ -148,8 +152,10 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// Functions that project code calls and no parameter names.
     pub helpers: BTreeSet<String>,
-    /// Whether serve.py has `examples()`, which golden rows may come from.
+    /// Whether serve.py, or the entry's module, has `examples()`, which golden rows may come from.
     pub examples: Option<Place>,
+    /// `[serve] entry`, where it is no function of a phase.
+    pub entry: Option<Entry>,
     /// `predict` of serve.py, or what `[serve] entry` names.
     pub predict: Option<NodeId>,
     by_name: BTreeMap<String, Vec<NodeId>>,
@@ -182,6 +188,11 @@ impl Graph {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// The function that stands for the whole pipeline: a request's rows are all it takes.
+    pub fn plain(&self) -> Option<&Entry> {
+        self.entry.as_ref().filter(|entry| entry.parameter.is_some())
+    }
+
     /// The node that `name` means while training: never one of serve.py.
     pub fn training_node(&self, name: &str) -> Option<NodeId> {
         self.named(name)
@@ -208,7 +219,11 @@ impl Graph {
 
     /// What `parameter` of `node` is given in `half`. `None` if nothing has that name.
     pub fn given(&self, node: NodeId, parameter: &str, half: Half) -> Option<Given> {
-        if parameter == "request" {
+        let inputs = &self.node(node).inputs;
+        if inputs
+            .iter()
+            .any(|input| input.is_request && input.parameter == parameter)
+        {
             return Some(Given::Request);
         }
         let from_serve = self.node(node).phase == Phase::Serve;
@@ -235,7 +250,7 @@ impl Graph {
 pub fn find(
     sources: &Sources,
     queries: &[(String, Arc<SourceText>)],
-    entry: Option<&str>,
+    entry: Option<&Placed<String>>,
     mistakes: &mut Vec<Mistake>,
 ) -> Graph {
     let mut graph = Graph::default();
@@ -262,14 +277,21 @@ pub fn find(
             found.push(node(module, phase, function));
         }
     }
+    if let Some(entry) = entry {
+        let is_phase = |module: &str| phase_of(sources.root(), module).is_some();
+        graph.entry = entry::add(&mut found, sources, entry, &is_phase, mistakes);
+        if let Some(entry) = &graph.entry {
+            graph.examples = entry.examples.clone();
+        }
+    }
     found.sort_by_key(|node| (node.phase, node.module.clone(), node.place.range().start));
     graph.nodes.extend(found);
     for id in graph.ids() {
         let name = graph.node(id).name.clone();
         graph.by_name.entry(name).or_default().push(id);
     }
+    graph.predict = predict(&graph, entry.map(|entry| entry.value.as_str()));
     graph.helpers = helpers(sources, &graph);
-    graph.predict = predict(&graph, entry);
     names_are_unique(&mut graph, mistakes);
     graph
 }
@@ -306,7 +328,7 @@ fn query(name: &str, source: &Arc<SourceText>) -> Node {
     }
 }
 
-fn node(module: &Module, phase: Phase, function: &StmtFunctionDef) -> Node {
+pub(super) fn node(module: &Module, phase: Phase, function: &StmtFunctionDef) -> Node {
     let parameters = &function.parameters;
     let mut inputs = Vec::new();
     let mut settings = Vec::new();
@@ -319,6 +341,7 @@ fn node(module: &Module, phase: Phase, function: &StmtFunctionDef) -> Node {
         let place = module.place(&parameter.name);
         match default {
             None => inputs.push(Input {
+                is_request: name == "request",
                 parameter: name,
                 annotation: parameter
                     .annotation
@@ -437,10 +460,12 @@ fn helpers(sources: &Sources, graph: &Graph) -> BTreeSet<String> {
         })
         .collect();
     let is_used = |node: &Node| functions.contains(&(node.module.as_str(), node.function.as_str()));
+    let entry = graph.predict.map(|id| graph.node(id));
+    let is_entry = |node: &Node| entry == Some(node);
     let candidates: Vec<&Node> = graph
         .nodes
         .iter()
-        .filter(|node| node.phase != Phase::Sql && node.name != "predict" && is_used(node))
+        .filter(|node| node.phase != Phase::Sql && node.name != "predict" && !is_entry(node) && is_used(node))
         .collect();
     let mut helpers: BTreeSet<String> = BTreeSet::new();
     loop {

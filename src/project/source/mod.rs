@@ -6,6 +6,7 @@
 pub mod constants;
 pub mod cut;
 pub mod distributions;
+pub mod entry;
 pub mod graph;
 pub mod imports;
 pub mod keys;

@@ -1,7 +1,7 @@
-"""How models that MLflow saved are asked, by the framework that made them: what MLflow's own wrappers of the flavours do.
+"""What stands in an `app.py` that no phases were cut for: a request's records as others take them, and models that others saved.
 
-`app.py` of such a model calls one function of the first half to make what the model takes of a request's records, where it takes no
-DataFrame, and one of the second half to answer. Frameworks are imported where they are needed; MLflow only by the models that are its own.
+The first half makes of records what a plain function or a model takes, where that is neither records nor a DataFrame. The second asks
+models as MLflow's own wrappers of their flavours do. Frameworks are imported where they are needed; MLflow only by models that are its own.
 """
 
 
@@ -14,6 +14,12 @@ def array(request, dtype, flat=False):
         dtype = object
     made = numpy.array(rows, dtype=dtype)
     return made.reshape(len(rows)) if flat else made
+
+
+def columns(request):
+    """A list per column. A record that leaves an optional one out has None there."""
+    names = {name: None for record in request for name in record}
+    return {name: [record.get(name) for record in request] for name in names}
 
 
 def values(request):

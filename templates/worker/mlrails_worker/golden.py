@@ -18,12 +18,13 @@ def run(plan, read_by_frozen=()):
     if plan["table"] is not None:
         document = _from_training(plan, set(read_by_frozen))
     else:
-        document = {"rows": None, "source": "none"}
+        document = {"rows": None, "source": "none", "columns": golden.get("columns") or []}
     if golden.get("file"):
         document.update(_records(_read(os.path.join(plan["root"], golden["file"])), golden["file"], document))
     elif document["rows"] is None and plan["examples"]:
         records = nodes.call(nodes.resolve(plan["examples"]), {})
-        document.update(_records(records, "examples() in serve.py", document))
+        file = plan["examples"]["module"].rpartition(".")[2]
+        document.update(_records(records, f"examples() in {file}.py", document))
     with open(os.path.join(plan["scratch"], "golden.json"), "w", encoding="utf-8") as file:
         json.dump(document, file)
     return {"rows": len(document["rows"] or ()), "source": document["source"]}
@@ -180,10 +181,19 @@ def _read(path):
         raise Refused("golden_file", f"the golden rows cannot be read: {error}") from None
 
 
+def _told(column, seen):
+    """A column that is known, with an example from rows where it has none."""
+    if column.get("example") is not None:
+        return column
+    alike = next((other for other in seen if other["name"] == column["name"] and other["type"] == column["type"]), {})
+    return {**{key: alike[key] for key in ("example", "categories") if key in alike}, **column}
+
+
 def _records(found, source, document):
     if not table.is_records(found) or not found:
         raise Refused("golden_file", f"{source} must give a list of records, with at least one")
     rows = [{str(name): table.to_json(cell) for name, cell in record.items()} for record in found]
-    known = document.get("columns") or [table.describe(rows, name) for name in table.names(rows)]
+    seen = [table.describe(rows, name) for name in table.names(rows)]
+    known = [_told(column, seen) for column in document.get("columns") or seen]
     single = [[at] for at in range(len(rows))]
     return {"rows": rows, "source": source, "columns": known, "predictions": None, "expected": {}, "batches": single}
