@@ -351,7 +351,14 @@ fn what_values_need_is_known_before_they_ship() {
     let provided = |module: &str| Some(module.starts_with("sklearn") || module == "joblib");
     let needs = |format: &str, bytes: &[u8]| {
         let (folder, files) = value(format, bytes);
-        values::needs(folder.path(), &files, &["model".to_owned()], &own, &provided)
+        values::needs(
+            folder.path(),
+            "artifacts",
+            &files,
+            &["model".to_owned()],
+            &own,
+            &provided,
+        )
     };
     let model = Writer::new(4)
         .global("sklearn.svm", "SVC")

@@ -341,9 +341,9 @@ fn entry_hint(entry: &str, why: &EntryFault) -> String {
         EntryFault::Parameters { .. } => {
             "let one parameter take the rows (`def predict(rows): …`, each a dict with a field per column), and give the others defaults".to_owned()
         }
-        EntryFault::OneRow { parameter, kind } => format!(
-            "take a list, and answer a list: `def predict({parameter}: list[{kind}]): return [… for row in {parameter}]`"
-        ),
+        EntryFault::OneRow { kind, .. } => {
+            format!("take a list, and answer a list: `def {function}(rows: list[{kind}]): return [… for row in rows]`")
+        }
         EntryFault::RequestIsRecords { .. } => "give the parameter another name, such as `rows`".to_owned(),
     }
 }
