@@ -109,8 +109,12 @@ pub fn parse(source: &Arc<SourceText>) -> Result<Yaml, Mistake> {
     };
     for event in Parser::new_from_str(&source.text) {
         let (event, span) = event.map_err(|error| {
-            let message = error.info().to_owned();
-            Mistake::new(Rule::Yaml { message }).at(lines.place(error.marker()))
+            let place = lines.place(error.marker());
+            // The parser looks ahead, to where its own limit is, before it tells of the first level.
+            if error.info().contains("recursion limit") {
+                return too_deep(place);
+            }
+            broken(error.info(), place)
         })?;
         let place = lines.place(&span.start);
         match event {
@@ -144,6 +148,14 @@ pub fn parse(source: &Arc<SourceText>) -> Result<Yaml, Mistake> {
         .ok_or_else(|| broken("the file is empty", source.place(0..0)))
 }
 
+fn too_deep(place: Place) -> Mistake {
+    let rule = Rule::YamlLimit {
+        what: "levels of nesting".to_owned(),
+        limit: DEEPEST,
+    };
+    Mistake::new(rule).at(place)
+}
+
 fn broken(message: &str, place: Place) -> Mistake {
     let message = message.to_owned();
     Mistake::new(Rule::Yaml { message }).at(place)
@@ -169,11 +181,7 @@ struct Builder {
 impl Builder {
     fn start(&mut self, kind: Kind, anchor: usize, place: Place) -> Result<(), Mistake> {
         if self.open.len() >= DEEPEST {
-            let rule = Rule::YamlLimit {
-                what: "levels of nesting".to_owned(),
-                limit: DEEPEST,
-            };
-            return Err(Mistake::new(rule).at(place));
+            return Err(too_deep(place));
         }
         if let Some(open) = self.open.last()
             && matches!(open.kind, Kind::Map(_))
