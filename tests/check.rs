@@ -283,7 +283,7 @@ fn another_entry_than_serve_py() {
     .unwrap();
     check(&folder)
         .expect(1)
-        .says(&["there is no `shop.serve:nothing`"]);
+        .says(&["`shop.serve:nothing` cannot answer: the module has no such function"]);
 }
 
 #[test]
