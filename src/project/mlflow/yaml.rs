@@ -330,7 +330,10 @@ mod tests {
                 "more than 32 levels of nesting",
             ),
             ("- ".repeat(100_000), "more than 32 levels of nesting"),
-            ("a: {b: ".repeat(50_000), "more than 32 levels of nesting"),
+            (
+                format!("a: {}", "{b: ".repeat(50_000)),
+                "more than 32 levels of nesting",
+            ),
             (format!("a: [{}]", "x, ".repeat(30_000)), "more than 20000 values"),
             ("a: &a [*a]".to_owned(), "an alias names what it stands in"),
             ("a: *b".to_owned(), "MLmodel:1:"),
