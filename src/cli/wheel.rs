@@ -119,7 +119,7 @@ pub fn run(args: Args, session: &Session) -> Result<Exit, Failure> {
         app: &render::files(&app, "artifacts"),
         values: &pipeline::values(&project, &reached.files, &reached.frozen)?,
         values_folder: &format!("{}/artifacts", pipeline::APP),
-        run: pipeline::shipped_run(project.root())?,
+        run: pipeline::shipped_run(&project)?,
         declared: &declared,
         included: &included,
     };
