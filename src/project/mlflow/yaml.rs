@@ -342,7 +342,6 @@ mod tests {
             ("a: 1\n---\nb: 2".to_owned(), "a second document begins"),
             (String::new(), "the file is empty"),
             ("a: 'x".to_owned(), "MLmodel:1:"),
-            ("\ta: 1".to_owned(), "MLmodel:1:"),
         ];
         for (text, expected) in cases {
             let found = read(&text).unwrap_err();
