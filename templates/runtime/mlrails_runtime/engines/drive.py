@@ -207,6 +207,7 @@ class _Run:
         known = {name: os.environ[name] for name in ("MLRAILS_THREADS", "MLRAILS_ACCELERATE") if name in os.environ}
         return {
             "job": job.id,
+            "run": os.urandom(8).hex(),
             "archive": place,
             "environment": known,
             "expected": {"python": "{}.{}".format(*sys.version_info), "locked": document.get("locked") or {}},

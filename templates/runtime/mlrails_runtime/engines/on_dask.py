@@ -66,7 +66,7 @@ class _Cluster:
         self._id = uuid.uuid4().hex[:12]
 
     def begin(self, spec):
-        self._job = spec["job"]
+        self._job = (spec["job"], spec["run"])
         # Small enough to travel with each task: what is large lies in the storage.
         self._spec = spec
         replies = self._client.run(sent.call_aside, self._source, "begin", spec, workers=self._addresses, on_error="return")
@@ -97,7 +97,7 @@ class _Cluster:
 
     def close(self):
         try:
-            self._client.run(sent.call_aside, self._source, "stop", self._job, on_error="ignore", wait=True)
+            self._client.run(sent.call_aside, self._source, "stop", *self._job, on_error="ignore", wait=True)
         except (OSError, asyncio.TimeoutError, AttributeError) as error:
             # What was forgotten there ends by itself.
             if not isinstance(error, AttributeError):

@@ -90,7 +90,7 @@ class _Cluster:
 
     def begin(self, spec):
         # Once in the cluster's store, not with each call.
-        self._job = spec["job"]
+        self._job = (spec["job"], spec["run"])
         self._spec, self._text = self._ray.put(spec), self._ray.put(self._source)
         for _ in range(self.slots):
             self._start()
@@ -133,7 +133,7 @@ class _Cluster:
     def close(self):
         # First they are told, while they are at work as well (`max_concurrency`): what Ray kills it kills at once, with its files.
         actors = list(self._actors.values())
-        told = [actor.call.remote(self._text, "stop", self._job) for actor in actors]
+        told = [actor.call.remote(self._text, "stop", *self._job) for actor in actors]
         if told:
             self._ray.wait(told, num_returns=len(told), timeout=_SECONDS)
         for actor in actors:

@@ -22,6 +22,8 @@ _PREFIX = f"mlrails-{socket.gethostname()}-"
 _lock = threading.Lock()
 # Job -> the processes that nobody uses now, and all of them.
 _idle, _all = {}, {}
+# Drivers that have ended.
+_stopped = set()
 
 
 class Fault(Exception):
@@ -42,9 +44,11 @@ def make(spec, order):
     return _with_pipeline(spec, lambda pipeline: pipeline.ask(order))
 
 
-def stop(job):
+def stop(job, run):
     """Ends the job's processes on this worker, those that are at work as well."""
     with _lock:
+        # A part that was on its way here must not start what nobody would end.
+        _stopped.add(run)
         _idle.pop(job, None)
         found = _all.pop(job, set())
     for pipeline in found:
@@ -69,6 +73,8 @@ def _with_pipeline(spec, act):
 
 def _taken(spec):
     with _lock:
+        if spec["run"] in _stopped:
+            raise Fault(lost="it was stopped")
         waiting = _idle.setdefault(spec["job"], [])
         while waiting:
             pipeline = waiting.pop()
