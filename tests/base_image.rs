@@ -115,6 +115,16 @@ fn an_image_stands_on_somebody_elses_base() {
     };
     bench.put_python();
     let base = bench.name("base/python:3.11");
+    // Its interpreter is nobody's to run here before the project says so.
+    bench
+        .image(&["--base", &base])
+        .expect(0)
+        .says(&["no bytecode layers", "[image] base-bytecode = true"]);
+    std::fs::write(
+        bench.project.join("mlrails.toml"),
+        "[image]\nbase-bytecode = true\n",
+    )
+    .unwrap();
     bench
         .image(&["--base", &base, "--verify"])
         .expect(0)
@@ -182,6 +192,11 @@ fn the_layers_of_a_base_are_mounted_and_left_alone_afterwards() {
         return;
     };
     bench.put_python();
+    std::fs::write(
+        bench.project.join("mlrails.toml"),
+        "[image]\nbase-bytecode = true\n",
+    )
+    .unwrap();
     let (base, name) = (bench.name("base/python:3.11"), bench.name("churn:1"));
     bench
         .image(&["--base", &base, "--tag", &name, "--push"])

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub struct Interpreter<'a> {
     /// `3.11`
     pub(super) minor: String,
     origin: Origin<'a>,
+    /// Looked at whole once, and not for each module of the standard library.
+    here: OnceLock<(PathBuf, Unpacked)>,
 }
 
 enum Origin<'a> {
@@ -76,6 +79,7 @@ impl<'a> Interpreter<'a> {
             key,
             minor: files.base.python_minor(),
             origin: Origin::Debian(files),
+            here: OnceLock::new(),
         }
     }
 
@@ -89,12 +93,21 @@ impl<'a> Interpreter<'a> {
                 python_path: &base.python_path,
                 layers,
             },
+            here: OnceLock::new(),
         }
     }
 
     /// The folder of the unpacked interpreter; made, or made again, where it is not what it was.
     pub(super) fn root(&self) -> Result<PathBuf, BytecodeError> {
-        Ok(self.unpacked()?.0)
+        Ok(self.here()?.0.clone())
+    }
+
+    fn here(&self) -> Result<&(PathBuf, Unpacked), BytecodeError> {
+        if let Some(here) = self.here.get() {
+            return Ok(here);
+        }
+        let here = self.unpacked()?;
+        Ok(self.here.get_or_init(|| here))
     }
 
     fn unpacked(&self) -> Result<(PathBuf, Unpacked), BytecodeError> {
@@ -147,7 +160,8 @@ impl<'a> Interpreter<'a> {
             })
         };
         let program = found(python_path)?;
-        let prefix = program.parent().and_then(Path::parent).unwrap_or(whole);
+        let above = program.parent().and_then(Path::parent);
+        let prefix = above.filter(|prefix| prefix.starts_with(whole)).unwrap_or(whole);
         let below = |path: &Path| {
             let path = path.strip_prefix(whole).unwrap_or(path);
             path.display().to_string()
@@ -156,7 +170,9 @@ impl<'a> Interpreter<'a> {
         let mut files = Vec::new();
         let mut take = |from: &Path, path: String, executable: bool| -> io::Result<()> {
             let at = to.join(&path);
-            if at.exists() || !std::fs::symlink_metadata(from)?.is_file() {
+            let data = std::fs::symlink_metadata(from)?;
+            // No interpreter needs a library of that size to compile; what lies beside its own may be anything.
+            if at.exists() || !data.is_file() || data.len() > LARGEST {
                 return Ok(());
             }
             std::fs::create_dir_all(at.parent().unwrap_or(to))?;
@@ -256,9 +272,10 @@ impl<'a> Interpreter<'a> {
                 (format!("{folder}/"), folder, paths)
             }
             Origin::Image { .. } => {
-                let (_, unpacked) = self.unpacked()?;
-                let paths = unpacked.files.into_iter().map(|(path, _)| path).collect();
-                (format!("usr/lib/python{}/", self.minor), unpacked.stdlib, paths)
+                let (_, unpacked) = self.here()?;
+                let paths = unpacked.files.iter().map(|(path, _)| path.clone()).collect();
+                let folder = unpacked.stdlib.clone();
+                (format!("usr/lib/python{}/", self.minor), folder, paths)
             }
         };
         let names = all.iter().filter_map(|path| path.strip_prefix(&within));
@@ -282,6 +299,9 @@ pub fn is_unpacked(store: &Store, key: &Digest) -> bool {
 fn is_common_module(path: &str) -> bool {
     path.ends_with(".py") && !path.starts_with("_sysconfigdata_")
 }
+
+/// Larger files of an image are left out, in bytes.
+const LARGEST: u64 = 256 << 20;
 
 const BUCKET: &str = "interpreters";
 

@@ -68,6 +68,15 @@ impl Schedule<'_> {
     }
 }
 
+/// Ends the schedule when it is dropped.
+struct Closing<'a>(&'a Schedule<'a>);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close(true);
+    }
+}
+
 /// Makes one thing for each of `sizes`, on all processors, in any order. `feed` tells, on this thread, which can be made, by their
 /// indexes, each once; it is answered whether there is any use in going on. The first error ends it.
 pub(super) fn run<T: Send, E: Send>(
@@ -102,6 +111,8 @@ pub(super) fn run<T: Send, E: Send>(
                 }
             });
         }
+        // Where feeding panics, those who wait must not do so for ever.
+        let closing = Closing(&schedule);
         let fed = feed(&|ready| {
             schedule.add(ready);
             lock(&failed).is_none()
@@ -110,6 +121,7 @@ pub(super) fn run<T: Send, E: Send>(
             Ok(()) => schedule.close(false),
             Err(error) => fail(error),
         }
+        std::mem::forget(closing);
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
@@ -161,6 +173,12 @@ mod tests {
         assert!(outcome.is_err());
         let outcome = run(&sizes, |_| Err("no network"), |_, _| Ok(()));
         assert_eq!(outcome, Err("no network"));
+    }
+
+    #[test]
+    fn a_panic_is_no_hang() {
+        let feeding = || run::<(), ()>(&[1], |_| panic!("in feed"), |_, _| Ok(()));
+        assert!(std::panic::catch_unwind(feeding).is_err());
     }
 
     #[test]

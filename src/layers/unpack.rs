@@ -6,6 +6,7 @@
 //!
 //! Source: OCI image-spec "Image Layer Filesystem Changeset", whiteouts included.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -38,14 +39,24 @@ pub enum UnpackError {
 
 /// Applies `layers`, lowest first, to the empty folder `root`.
 pub fn unpack(layers: &[Layer], root: &Path) -> Result<(), UnpackError> {
+    let mut budget = Budget {
+        entries: 2_000_000,
+        bytes: 64_000_000_000,
+    };
     for layer in layers {
-        apply(layer, root)?;
+        apply(layer, root, &mut budget)?;
     }
     Ok(())
 }
 
-fn apply(layer: &Layer, root: &Path) -> Result<(), UnpackError> {
-    let title = || layer.created_by.clone();
+/// What may still be unpacked.
+struct Budget {
+    entries: u64,
+    bytes: u64,
+}
+
+fn apply(layer: &Layer, root: &Path, budget: &mut Budget) -> Result<(), UnpackError> {
+    let title = || layer.title();
     let read = |source| UnpackError::Read {
         title: title(),
         source,
@@ -60,11 +71,18 @@ fn apply(layer: &Layer, root: &Path) -> Result<(), UnpackError> {
     for entry in archive.entries().map_err(read)? {
         let mut entry = entry.map_err(read)?;
         let path = entry.path().map_err(read)?.into_owned();
+        budget.entries = budget.entries.saturating_sub(1);
+        budget.bytes = budget.bytes.saturating_sub(entry.size());
         let refuse = |rule| UnpackError::Entry {
             title: title(),
             entry: path.display().to_string(),
             rule,
         };
+        if budget.entries == 0 || budget.bytes == 0 {
+            return Err(refuse(
+                "the image unpacks to more than 64 GB or two million files",
+            ));
+        }
         let target = inside(root, &path).map_err(refuse)?;
         let write = |source| UnpackError::Write {
             path: target.display().to_string(),
@@ -85,6 +103,9 @@ fn apply(layer: &Layer, root: &Path) -> Result<(), UnpackError> {
             continue;
         }
         if let Some(hidden) = name.strip_prefix(".wh.") {
+            if matches!(hidden, "" | "." | "..") {
+                return Err(refuse("a whiteout of nothing"));
+            }
             remove(&folder.join(hidden)).map_err(write)?;
             continue;
         }
@@ -141,45 +162,51 @@ fn apply(layer: &Layer, root: &Path) -> Result<(), UnpackError> {
     Ok(())
 }
 
-/// `path` below `root`, if no part of it climbs out or passes through a symlink.
+/// `path` below `root`: every part before the last is a folder or nothing yet. Links among them are followed as they are meant in the
+/// image, part by part, so that the system never follows one; one that climbs or leads to no folder is refused.
 fn inside(root: &Path, path: &Path) -> Result<PathBuf, &'static str> {
     let mut target = root.to_owned();
-    let mut parts = path.components().peekable();
-    while let Some(part) = parts.next() {
-        match part {
-            Component::Normal(name) => target.push(name),
-            Component::CurDir | Component::RootDir => continue,
-            Component::ParentDir | Component::Prefix(_) => return Err("it climbs out of the image"),
+    let mut ahead: Vec<OsString> = Vec::new();
+    push(&mut ahead, path, "it climbs out of the image")?;
+    let mut links = 0;
+    // How many parts stand behind the last link: what the link itself leads to has to be there.
+    let mut behind = usize::MAX;
+    while let Some(name) = ahead.pop() {
+        let next = target.join(&name);
+        if ahead.is_empty() {
+            return Ok(next);
         }
-        if parts.peek().is_some() && fs::symlink_metadata(&target).is_ok_and(|data| data.is_symlink()) {
-            target = followed(root, &target)?;
+        match fs::symlink_metadata(&next) {
+            Ok(data) if data.is_symlink() => {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err("it passes through too many links");
+                }
+                let to = fs::read_link(&next).map_err(|_| "a link that cannot be read")?;
+                if to.is_absolute() {
+                    target = root.to_owned();
+                }
+                behind = ahead.len().min(behind);
+                push(&mut ahead, &to, "it passes through a link that climbs")?;
+            }
+            Ok(data) if data.is_dir() => target = next,
+            Err(_) if ahead.len() < behind || links == 0 => target = next,
+            _ => return Err("it passes through what is no folder of the image"),
         }
     }
     Ok(target)
 }
 
-/// Where a symlinked folder of the image leads (`/lib` → `usr/lib`), if that is inside and one step away.
-fn followed(root: &Path, link: &Path) -> Result<PathBuf, &'static str> {
-    let to = fs::read_link(link).map_err(|_| "a link that cannot be read")?;
-    let base = if to.is_absolute() {
-        root
-    } else {
-        link.parent().unwrap_or(root)
-    };
-    let mut target = base.to_owned();
-    for part in to.components() {
+/// Puts the parts of `path` before those that are `ahead`, whose last is the next.
+fn push(ahead: &mut Vec<OsString>, path: &Path, climbs: &'static str) -> Result<(), &'static str> {
+    for part in path.components().rev() {
         match part {
-            Component::Normal(name) => target.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err("it passes through a link that climbs");
-            }
+            Component::Normal(name) => ahead.push(name.to_owned()),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(climbs),
         }
     }
-    match fs::symlink_metadata(&target) {
-        Ok(data) if data.is_dir() => Ok(target),
-        _ => Err("it passes through a link that is no folder of the image"),
-    }
+    Ok(())
 }
 
 /// Where `path` of the image is below `root`, its links followed as they are meant in the image.
@@ -290,11 +317,16 @@ mod tests {
             ("a/x", Regular, "new"),
             ("a/.wh.y", Regular, ""),
             ("lib/z", Regular, "z"),
+            ("lib/new/folder/z", Regular, "z"),
         ]);
         unpack(&[below, above], root.path()).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("a/x")).unwrap(), "new");
         assert!(!root.path().join("a/y").exists());
         assert_eq!(fs::read_to_string(root.path().join("a/z")).unwrap(), "z");
+        assert_eq!(
+            fs::read_to_string(root.path().join("a/new/folder/z")).unwrap(),
+            "z"
+        );
         let mode = fs::metadata(root.path().join("a/x"))
             .unwrap()
             .permissions()
@@ -306,15 +338,43 @@ mod tests {
     fn nothing_is_written_outside() {
         let outside = tempfile::tempdir().unwrap();
         let link = outside.path().to_str().unwrap();
+        fs::create_dir(outside.path().join("below")).unwrap();
+        fs::write(outside.path().join("below/kept"), "kept").unwrap();
         for hostile in [
             layer(&[("../evil", Regular, "x")]),
             layer(&[("out", Symlink, link), ("out/evil", Regular, "x")]),
             layer(&[("out", Symlink, "../.."), ("out/evil", Regular, "x")]),
+            // In two steps, to a file, a folder, and by what is taken away.
+            layer(&[
+                ("x", Symlink, link),
+                ("a", Symlink, "x/below"),
+                ("a/evil", Regular, "x"),
+            ]),
+            layer(&[
+                ("x", Symlink, link),
+                ("a", Symlink, "x/below"),
+                ("a/b/evil", Regular, "x"),
+            ]),
+            layer(&[
+                ("x", Symlink, link),
+                ("a", Symlink, "x/below"),
+                ("a/.wh.kept", Regular, ""),
+            ]),
+            layer(&[
+                ("x", Symlink, link),
+                ("a", Symlink, "x/below"),
+                ("a/.wh..wh..opq", Regular, ""),
+            ]),
+            layer(&[("x", Symlink, "x"), ("x/evil", Regular, "x")]),
+            layer(&[(".wh...", Regular, "")]),
+            layer(&[("a/.wh...", Regular, "")]),
         ] {
             let root = tempfile::tempdir().unwrap();
             let error = unpack(&[hostile], root.path()).unwrap_err();
             assert!(matches!(error, UnpackError::Entry { .. }), "{error}");
-            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+            assert!(root.path().exists());
+            let left = fs::read_dir(outside.path().join("below")).unwrap().count();
+            assert_eq!((fs::read_dir(outside.path()).unwrap().count(), left), (1, 1));
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct ImageConfig {
     /// Where that image's interpreter is, and its C library, when they cannot be found out.
     pub base_python: Option<Placed<String>>,
     pub base_glibc: Option<Placed<String>>,
+    /// Whether that image's interpreter may be run on this machine, to compile bytecode.
+    pub base_bytecode: bool,
     /// Python's minor, when there is no .python-version.
     pub python: Option<Placed<String>>,
     /// OCI names: `linux/amd64`.
@@ -91,6 +93,7 @@ pub struct DataConfig {
 /// Every key, as `table.key`, for docs and tests.
 pub const KEYS: &[&str] = &[
     "image.base",
+    "image.base-bytecode",
     "image.base-python",
     "image.base-glibc",
     "image.python",
@@ -134,6 +137,7 @@ pub fn read(root: &Table<'_>, prefix: &str, folder: &Path, mistakes: &mut Vec<Mi
             base: image.string("base", mistakes),
             base_python: image.string("base-python", mistakes),
             base_glibc: image.string("base-glibc", mistakes),
+            base_bytecode: image.boolean("base-bytecode", mistakes).unwrap_or(false),
             python: image.string("python", mistakes),
             platforms: image.strings("platforms", mistakes),
             include: image.strings("include", mistakes),

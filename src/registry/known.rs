@@ -1,27 +1,35 @@
 //! What a repository is known to hold before anything is pushed to it: what the image there now consists of.
 //!
 //! One manifest is read where otherwise each blob would be asked for. A registry keeps what a manifest of the same repository
-//! names, and refuses a new manifest if it did not.
+//! names, and refuses a new manifest if it did not. What a tag names is not known: it may be another by the time of the push.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use super::{Registry, RegistryError};
 use crate::digest::Digest;
 use crate::oci::manifest::ImageManifest;
 use crate::oci::{Document, Reference};
 
-/// Blobs and names of one repository. Empty: nothing is known, and everything is asked for.
+/// Blobs of one repository. Empty: nothing is known, and everything is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    names: BTreeMap<String, Digest>,
     blobs: HashSet<Digest>,
     /// Those of the blobs that this invocation has brought.
     sent: HashSet<Digest>,
 }
 
 impl Known {
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.blobs.is_empty()
+    /// Whether anything was read, and not brought by this invocation.
+    pub(super) fn is_hearsay(&self) -> bool {
+        self.blobs.len() > self.sent.len()
+    }
+
+    /// Without what was only read.
+    pub(super) fn certain(&self) -> Self {
+        Self {
+            blobs: self.sent.clone(),
+            sent: self.sent.clone(),
+        }
     }
 
     pub fn has(&self, blob: &Digest) -> bool {
@@ -39,18 +47,15 @@ impl Known {
         self.sent.contains(blob)
     }
 
-    fn holds(&mut self, manifest: Digest, image: &ImageManifest) {
-        self.names.insert(manifest.to_string(), manifest);
+    fn holds(&mut self, image: &ImageManifest) {
         self.blobs.insert(image.config.digest);
         self.blobs
             .extend(image.layers.iter().map(|(layer, _)| layer.digest));
     }
-
-    /// The manifest that `name`, a tag or a digest, is known to name.
-    pub(super) fn named(&self, name: &str) -> Option<&Digest> {
-        self.names.get(name)
-    }
 }
+
+/// Of an index, so many images are read: what is not known is asked for.
+const MOST_IMAGES: usize = 8;
 
 impl Registry {
     /// What is in `target`'s repository, as far as the manifest that `target` names now tells; nothing where there is none yet.
@@ -61,17 +66,16 @@ impl Registry {
             Err(RegistryError::NotFound { .. }) => return Ok(known),
             Err(error) => return Err(error),
         };
-        known
-            .names
-            .insert(target.tag_or_latest().to_owned(), pulled.digest);
         match &pulled.document {
-            Document::Image(image) => known.holds(pulled.digest, image),
+            Document::Image(image) => known.holds(image),
             Document::Index(index) => {
-                for (entry, _) in index.images() {
-                    if let Ok(child) = self.manifest(&target.at(entry.digest)).await
-                        && let Document::Image(image) = &child.document
-                    {
-                        known.holds(child.digest, image);
+                let read = index.images().take(MOST_IMAGES).map(|(entry, _)| {
+                    let child = target.at(entry.digest);
+                    async move { self.manifest(&child).await }
+                });
+                for child in futures::future::try_join_all(read).await? {
+                    if let Document::Image(image) = &child.document {
+                        known.holds(image);
                     }
                 }
             }

@@ -60,6 +60,20 @@ enum Done {
     Sent,
 }
 
+/// Whether the registry had to judge a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// All of them were there.
+    Nothing,
+    Manifests,
+}
+
+impl Written {
+    fn or(self, other: Self) -> Self {
+        if self == Self::Nothing { other } else { self }
+    }
+}
+
 impl Registry {
     /// Puts `image` into `target`'s repository, and each of `tags` on it. Layers whose bytes are in other registries
     /// are brought into `store` first; those that are in the same one never travel. What is `known` to be there is not asked for; where
@@ -86,13 +100,20 @@ impl Registry {
             target,
         };
         let first = self.put(&place, tags, image, known, store, reporter).await;
-        match first {
-            Err(RegistryError::Push { source, .. }) if !known.is_empty() && !source.is_temporary() => {
-                self.put(&place, tags, image, &Known::default(), store, reporter)
+        let believed = match &first {
+            // The registry has compared nothing: that the blobs are there was only read.
+            Ok((_, Written::Nothing)) => known.is_hearsay(),
+            Err(RegistryError::Push { .. }) => known.is_hearsay(),
+            _ => false,
+        };
+        let outcome = match believed {
+            true => {
+                self.put(&place, tags, image, &known.certain(), store, reporter)
                     .await
             }
-            outcome => outcome,
-        }
+            false => first,
+        };
+        outcome.map(|(pushed, _)| pushed)
     }
 
     /// Brings one layer into `target`'s repository, ahead of the image that will have it; whether it had to travel.
@@ -103,6 +124,7 @@ impl Registry {
         store: &Store,
         reporter: &dyn Reporter,
     ) -> Result<bool, RegistryError> {
+        fits(target, layer)?;
         let host = self.host(target)?;
         let place = Place {
             client: self.client(),
@@ -124,7 +146,7 @@ impl Registry {
         known: &Known,
         store: &Store,
         reporter: &dyn Reporter,
-    ) -> Result<Pushed, RegistryError> {
+    ) -> Result<(Pushed, Written), RegistryError> {
         let pushed = futures::stream::iter(parts(image))
             .map(|part| self.bring_across(place, part, known, store, reporter))
             .buffer_unordered(AT_ONCE)
@@ -143,18 +165,19 @@ impl Registry {
                 std::future::ready(Ok(pushed))
             })
             .await?;
+        let mut written = Written::Nothing;
         if let Publishable::Index(index) = image {
             for one in &index.images {
                 let name = one.digest().to_string();
-                manifest(place, &name, known, one.media_type, &one.manifest).await?;
+                written = written.or(manifest(place, &name, one.media_type, &one.manifest).await?);
             }
         }
         let by_digest = image.digest().to_string();
         let names = if tags.is_empty() { &[&by_digest[..]] } else { tags };
         for name in names {
-            manifest(place, name, known, image.media_type(), image.manifest()).await?;
+            written = written.or(manifest(place, name, image.media_type(), image.manifest()).await?);
         }
-        Ok(pushed)
+        Ok((pushed, written))
     }
 
     async fn bring_across<'a>(
@@ -230,21 +253,25 @@ impl Registry {
 /// anything is sent; what is not here says so itself.
 const LARGEST_LAYERS: [(&str, u64); 2] = [("ghcr.io", 10_000_000_000), (".amazonaws.com", 52_000_000_000)];
 
-fn within_limits(target: &Reference, image: &Publishable) -> Result<(), RegistryError> {
+/// Whether the registry takes a layer of that size, as far as that is known.
+fn fits(target: &Reference, layer: &Layer) -> Result<(), RegistryError> {
     let host = target.registry();
-    let limit = LARGEST_LAYERS.iter().find(|(ending, _)| host.ends_with(ending));
-    for layer in image.layers() {
-        if let Some((_, limit)) = limit
-            && layer.size > *limit
-        {
-            return Err(RegistryError::TooLarge {
-                registry: host.to_owned(),
-                title: layer.title(),
-                size: layer.size,
-                limit: *limit,
-            });
-        }
+    match LARGEST_LAYERS.iter().find(|(ending, _)| host.ends_with(ending)) {
+        Some((_, limit)) if layer.size > *limit => Err(RegistryError::TooLarge {
+            registry: host.to_owned(),
+            title: layer.title(),
+            size: layer.size,
+            limit: *limit,
+        }),
+        _ => Ok(()),
     }
+}
+
+fn within_limits(target: &Reference, image: &Publishable) -> Result<(), RegistryError> {
+    for layer in image.layers() {
+        fits(target, layer)?;
+    }
+    let host = target.registry();
     for one in image.images() {
         if one.manifest.len() as u64 > LARGEST_MANIFEST {
             return Err(RegistryError::TooLarge {
@@ -281,10 +308,9 @@ fn parts(image: &Publishable) -> Vec<Part<'_>> {
 async fn manifest(
     place: &Place<'_>,
     name: &str,
-    known: &Known,
     media_type: &str,
     bytes: &bytes::Bytes,
-) -> Result<(), RegistryError> {
+) -> Result<Written, RegistryError> {
     let digest = Digest::of(bytes).to_string();
     let url = place
         .host
@@ -296,15 +322,9 @@ async fn manifest(
         .body(bytes.clone());
     let title = || format!("the manifest {name}");
     let answer = async {
-        let is_there = match known.named(name) {
-            Some(found) => found.to_string() == digest,
-            None => {
-                let found = place.host.send(question, &scopes).await?;
-                found.status == StatusCode::OK && found.header("docker-content-digest") == Some(&digest)
-            }
-        };
-        if is_there {
-            return Ok(());
+        let found = place.host.send(question, &scopes).await?;
+        if found.status == StatusCode::OK && found.header("docker-content-digest") == Some(&digest) {
+            return Ok(Written::Nothing);
         }
         let response = place.host.send(put, &scopes).await?;
         if !response.status.is_success() {
@@ -317,7 +337,7 @@ async fn manifest(
                 expected: digest.clone(),
                 actual: said.chars().filter(|c| !c.is_control()).take(80).collect(),
             }),
-            _ => Ok(()),
+            _ => Ok(Written::Manifests),
         }
     };
     answer.await.map_err(|error| match error {

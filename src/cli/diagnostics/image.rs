@@ -6,6 +6,7 @@ use crate::layers::kept::KeepError;
 use crate::layers::pipeline::PipelineError;
 use crate::layers::reuse::ReuseError;
 use crate::layers::sums::SumError;
+use crate::layers::unpack::UnpackError;
 use crate::plan::PlanError;
 use crate::wheel::WheelError;
 
@@ -101,6 +102,9 @@ impl From<crate::layers::bytecode::BytecodeError> for Failure {
         match error {
             crate::layers::bytecode::BytecodeError::Debian(error) => error.into(),
             crate::layers::bytecode::BytecodeError::Store(error) => error.into(),
+            crate::layers::bytecode::BytecodeError::Image(
+                ref source @ (UnpackError::Corrupt { .. } | UnpackError::Read { .. }),
+            ) => Self::from_error(source).of_cache(),
             other => Self::from_error(&other).hint("--no-bytecode builds without that layer"),
         }
     }

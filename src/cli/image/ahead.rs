@@ -16,6 +16,7 @@ use super::previous::Network;
 use super::{Failure, Session};
 use crate::digest::Digest;
 use crate::layers::MadeLayer;
+use crate::layers::sums::Sums;
 use crate::oci::{LayerBytes, Reference};
 use crate::registry::{Known, Registry};
 
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 4;
 pub struct Ahead<'a> {
     session: &'a Session,
     targets: Vec<Target>,
+    /// Whether layers leave before the image is whole.
+    sends: bool,
 }
 
 struct Target {
@@ -45,8 +48,13 @@ struct Sent {
 }
 
 impl<'a> Ahead<'a> {
-    /// Begins to ask what is in the repositories of `names`.
-    pub fn new(names: &[Reference], network: &Network<'_>, session: &'a Session) -> Result<Self, Failure> {
+    /// Begins to ask what is in the repositories of `names`. `sends`: nothing of the build can be refused once layers are being made.
+    pub fn new(
+        names: &[Reference],
+        sends: bool,
+        network: &Network<'_>,
+        session: &'a Session,
+    ) -> Result<Self, Failure> {
         let mut targets: Vec<Target> = Vec::new();
         for name in names {
             if targets
@@ -67,7 +75,11 @@ impl<'a> Ahead<'a> {
                 sent: Mutex::default(),
             });
         }
-        Ok(Self { session, targets })
+        Ok(Self {
+            session,
+            targets,
+            sends,
+        })
     }
 
     /// Nothing is pushed.
@@ -75,12 +87,15 @@ impl<'a> Ahead<'a> {
         Self {
             session,
             targets: Vec::new(),
+            sends: false,
         }
     }
 
-    /// Begins to bring a finished layer to every repository that has not got it.
-    pub fn send(&self, made: &MadeLayer) {
-        if matches!(made.layer.bytes, LayerBytes::Remote(_)) {
+    /// Begins to bring a finished layer to every repository that has not got it; not one that mlrails.sum contradicts.
+    pub fn send(&self, made: &MadeLayer, sums: &Sums) {
+        let vouched = made.key.and_then(|key| sums.vouched(&key));
+        let is_contradicted = vouched.is_some_and(|sum| sum.digest != made.layer.digest);
+        if !self.sends || is_contradicted || matches!(made.layer.bytes, LayerBytes::Remote(_)) {
             return;
         }
         for target in &self.targets {

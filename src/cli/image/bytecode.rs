@@ -39,6 +39,11 @@ pub struct Part {
 /// The layers of bytecode that belong to `groups` of the plan's distributions, from the lock and the record of the run alone; or
 /// why there are none.
 pub fn parts(project: &Project, plan: &Plan, groups: &[Vec<usize>]) -> Result<Vec<Part>, &'static str> {
+    if matches!(plan.base, Base::Registry(_)) && !project.manifest.config.image.base_bytecode {
+        return Err(
+            "the base is an image, whose interpreter is run on this machine only where [image] base-bytecode = true",
+        );
+    }
     let interpreter = interpreter::key(&plan.base)?;
     let python = plan.production.target.python.minor_only();
     let wanted = Wanted::of(project);

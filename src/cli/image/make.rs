@@ -231,20 +231,20 @@ pub fn layers(
     let values = values(project, plan, keys.values, &past)?;
     // Nothing leaves before images that were tampered with are refused.
     for layer in [&environment, &values, &record, &code] {
-        ahead.send(layer);
+        ahead.send(layer, sums);
     }
     // The three that take long wait for different things: for the network, for a decoder, for an interpreter.
     let (base, wheels, bytecode) = std::thread::scope(|threads| {
         let base = threads.spawn(|| {
             let layers = base(project, &below, &past, session)?;
-            layers.iter().for_each(|layer| ahead.send(layer));
+            layers.iter().for_each(|layer| ahead.send(layer, sums));
             Ok::<_, Failure>(layers)
         });
         let bytecode = threads.spawn(|| {
             let found = keys.bytecode.iter().map(|part| past.layer(&part.key)).collect();
             let parts = (&keys.bytecode[..], found);
             let layers = bytecode::layers(project, plan, parts, &below, network, session)?;
-            layers.iter().for_each(|layer| ahead.send(layer));
+            layers.iter().for_each(|layer| ahead.send(layer, sums));
             Ok::<_, Failure>(layers)
         });
         let wheels = wheels(project, plan, &keys, (&past, ahead), session);
@@ -378,7 +378,8 @@ fn wheels(
     let python = plan.production.target.python.minor_only();
     let included = &plan.production.included;
     let found: Vec<Option<MadeLayer>> = keys.wheels.iter().map(|one| past.layer(&one.key)).collect();
-    found.iter().flatten().for_each(|layer| ahead.send(layer));
+    let sums = past.sums;
+    found.iter().flatten().for_each(|layer| ahead.send(layer, sums));
     let all: Vec<Digest> = included.iter().map(|one| one.wheel.digest).collect();
     // What is in one image together was found apart when that was made.
     let apart = || {
@@ -409,7 +410,7 @@ fn wheels(
     let feed = |arrived: &mut dyn FnMut(&[usize]) -> bool| {
         arriving(project, &files, &opened, session, &mut |places| arrived(places))
     };
-    let each = |layer: &MadeLayer| ahead.send(layer);
+    let each = |layer: &MadeLayer| ahead.send(layer, sums);
     let mut made = layers::layers_from_wheels(store, &opened, &missing, feed, &each, &*reporter)?.into_iter();
     let opened: Vec<&Wheel> = opened.iter().filter_map(OnceLock::get).collect();
     layers::refuse_collisions(store, python, &opened)?;

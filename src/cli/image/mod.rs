@@ -119,7 +119,11 @@ fn build(args: &Args, started: Instant, session: &Session) -> Result<Exit, Failu
     let mut sums = Sums::read(project.root())?;
     let network = previous::Network::new(args, &names, session)?;
     let ahead = match args.push && !session.offline() {
-        true => Ahead::new(&names, &network, session)?,
+        true => {
+            // What a later platform, the golden rows or --locked may refuse does not leave before.
+            let sends = targets.platforms.len() == 1 && !args.verify && !args.locked;
+            Ahead::new(&names, sends, &network, session)?
+        }
         false => Ahead::nowhere(session),
     };
     let mut images = Vec::new();
