@@ -49,13 +49,13 @@ def podman(*words, **options):
     return subprocess.run(["podman", *map(str, words)], check=True, capture_output=True, text=True, **options).stdout
 
 
-def image(project, env, *flags):
-    """The image in podman's storage, by its id."""
+def image(name, project, env, *flags):
+    """The image in podman's storage, by its name there."""
     archive = WORK / "start/image.tar"
     archive.unlink(missing_ok=True)
-    command = [MLRAILS, "--project", project, "--quiet", "image", "--output", archive, *flags]
+    command = [MLRAILS, "--project", project, "--quiet", "image", "--tag", f"bench-start:{name}", "--output", archive, *flags]
     subprocess.run([str(word) for word in command], env=env, check=True, stdout=subprocess.DEVNULL)
-    return podman("load", "-q", "-i", archive).strip().rsplit(":", 1)[1]
+    return podman("load", "-q", "-i", archive).strip().split(": ")[1]
 
 
 def ready(image):
@@ -108,7 +108,7 @@ def main():
     project = folder / "churn"
     shutil.copytree(ROOT / "fixtures/churn", project, ignore=shutil.ignore_patterns("dist", ".venv", ".mlrails", "pylock.toml"))
     subprocess.run([str(MLRAILS), "--project", str(project), "--quiet", "lock"], env=env, check=True)
-    compiled, bare = image(project, env), image(project, env, "--no-bytecode")
+    compiled, bare = image("compiled", project, env), image("bare", project, env, "--no-bytecode")
     said = subprocess.run(python(compiled, LOADED), check=True, capture_output=True, text=True).stdout
     names = [name for name in json.loads(said) if not name.startswith("mlrails_")]
     sides = {
