@@ -48,7 +48,8 @@ struct Sent {
 }
 
 impl<'a> Ahead<'a> {
-    /// Begins to ask what is in the repositories of `names`. `sends`: nothing of the build can be refused once layers are being made.
+    /// Begins to ask what is in the repositories of `names`. `sends`: layers may leave before the image is
+    /// whole, since nothing but wheels that overwrite each other's files can refuse it then.
     pub fn new(
         names: &[Reference],
         sends: bool,
